@@ -1,0 +1,2 @@
+//! tillflow
+fn main() {}

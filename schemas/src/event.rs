@@ -1,0 +1,271 @@
+//! The records of all topics as one type, and what each says of its key, its time and its identity.
+
+use crate::{
+    Badge, BoxContents, Campaign, Challenge, Change, ClockMark, Customer, CustomerSignal, DeadLetterStatus, DecodeError, DemandSignal,
+    EmailResult, EmailTrigger, Entitlements, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Plan, PriceChange,
+    PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward, SegmentDefinition,
+    Segments, ShopFact, SubscriptionEvent, Template, Timestamp, UserEvent, UserEventKind, error::shorten, input, json, reference,
+    user_event,
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::time::Duration;
+
+/// A value that has a topic: `topics.yaml` says which, by `SCHEMA`.
+pub trait Record: Serialize + Clone + Send + Sync + 'static {
+    /// Name of its schema, `schemas/<SCHEMA>.avsc`.
+    const SCHEMA: &'static str;
+    /// Its key: the id it carries.
+    fn key(&self) -> &str;
+    /// As an event that other processors may follow.
+    fn into_event(self) -> Event;
+}
+
+/// A record that is a version of something: broadcast tables hold them.
+pub trait Reference: Record {
+    /// Since when it counts, where it says.
+    fn valid_from(&self) -> Option<Timestamp>;
+}
+
+/// How a record is recognised when it comes again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `event`, `order`, `refund`, `command`, …; one letter would do, a word reads better in a dump.
+    pub scope: &'static str,
+    /// Unique within the key and scope.
+    pub id: String,
+    /// How far apart in event time two may lie and still be the same; `None` is for good.
+    pub within: Option<Duration>,
+}
+
+/// How far apart in event time two records with one `event_id` may lie and still be the same.
+pub const EVENT_ID_HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
+
+macro_rules! events {
+    (
+        plain { $($variant:ident($type:ident) = $schema:literal, key $key:expr;)+ }
+        reference { $($rvariant:ident($rtype:ident) = $rschema:literal, id $id:ident;)+ }
+    ) => {
+        /// One record of any topic, decoded.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "one variant a record type")]
+        #[allow(clippy::large_enum_variant, reason = "the large variant, UserEvent, is nearly all of the traffic")]
+        pub enum Event {
+            $($variant($type),)+
+            $($rvariant(Change<$rtype>),)+
+        }
+
+        $(impl Record for $type {
+            const SCHEMA: &'static str = $schema;
+            fn key(&self) -> &str { let key: fn(&$type) -> &str = $key; key(self) }
+            fn into_event(self) -> Event { Event::$variant(self) }
+        })+
+        $(impl Record for $rtype {
+            const SCHEMA: &'static str = $rschema;
+            fn key(&self) -> &str { self.$id.as_ref() }
+            fn into_event(self) -> Event {
+                Event::$rvariant(Change { id: AsRef::<str>::as_ref(&self.$id).to_owned(), value: Some(self) })
+            }
+        }
+        impl Reference for $rtype {
+            fn valid_from(&self) -> Option<Timestamp> { self.valid_from }
+        })+
+
+        impl Event {
+            /// The schema of the record.
+            pub fn schema(&self) -> &'static str {
+                match self { $(Self::$variant(_) => $schema,)+ $(Self::$rvariant(_) => $rschema,)+ }
+            }
+
+            /// The id the record is placed by; `None` for a guest's event.
+            pub fn key(&self) -> Option<&str> {
+                let key = match self {
+                    Self::User(e) => return e.who().map(AsRef::as_ref),
+                    $(Self::$variant(v) => v.key(),)+
+                    $(Self::$rvariant(c) => &c.id,)+
+                };
+                (!key.is_empty()).then_some(key)
+            }
+
+            /// Decodes a JSON value of the named schema; `key` stands in for an id the value lacks, and `None`
+            /// for the value deletes (reference records only).
+            ///
+            /// # Errors
+            /// Names the field that is wrong.
+            pub fn decode(schema: &str, key: Option<&str>, value: Option<&[u8]>) -> Result<Self, DecodeError> {
+                match schema {
+                    $($rschema => {
+                        let id = key.unwrap_or_default();
+                        let Some(bytes) = value else {
+                            let id = json::required_id("key", Some(id.to_owned()))?;
+                            return Ok(Self::$rvariant(Change { id, value: None }));
+                        };
+                        let mut v = json::read::<$rtype>(bytes)?;
+                        if AsRef::<str>::as_ref(&v.$id).is_empty() { v.$id = id.into(); }
+                        let event = v.into_event();
+                        event.check()?;
+                        Ok(event)
+                    })+
+                    "user_event" => Ok(Self::User(user_event::decode(some(value)?)?)),
+                    $($schema => {
+                        let mut event = Self::$variant(json::read::<$type>(some(value)?)?);
+                        event.fill_key(key);
+                        event.check()?;
+                        Ok(event)
+                    })+
+                    _ => Err(DecodeError::at("", format!("no record type has the schema '{}'", shorten(schema)))),
+                }
+            }
+
+            /// As [`Event::decode`], of a value already parsed.
+            ///
+            /// # Errors
+            /// Names the field that is wrong.
+            pub fn from_value(schema: &str, key: Option<&str>, value: Value) -> Result<Self, DecodeError> {
+                if schema == "user_event" { return user_event::from_value(value).map(Self::User); }
+                Self::decode(schema, key, Some(value.to_string().as_bytes()))
+            }
+        }
+    };
+}
+
+impl<'de> serde::Deserialize<'de> for UserEvent {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        user_event::from_value(Value::deserialize(d)?).map_err(serde::de::Error::custom)
+    }
+}
+
+fn some(value: Option<&[u8]>) -> Result<&[u8], DecodeError> {
+    value.ok_or_else(|| DecodeError::at("", "no value; only reference topics take null, to delete"))
+}
+
+events! {
+    plain {
+        User(UserEvent) = "user_event", key |e| e.who().map_or("", AsRef::as_ref);
+        Inventory(Inventory) = "inventory", key |v| v.product_id.as_str();
+        Subscription(SubscriptionEvent) = "subscription_event", key |v| v.user_id.as_str();
+        Command(LoyaltyCommand) = "loyalty_command", key |v| v.user_id.as_str();
+        PriceChange(PriceChange) = "price_change", key |v| v.product_id.as_str();
+        ProductPrice(ProductPrice) = "product_price", key |v| v.product_id.as_str();
+        RelatedProducts(RelatedProducts) = "related_products", key |v| v.product_id.as_str();
+        Recommendations(Recommendations) = "recommendations", key |v| v.user_id.as_str();
+        LoyaltyUpdate(LoyaltyUpdate) = "loyalty_update", key |v| v.user_id.as_str();
+        Notification(Notification) = "notification", key |v| v.user_id.as_str();
+        Entitlements(Entitlements) = "entitlements", key |v| v.user_id.as_str();
+        BoxContents(BoxContents) = "box_contents", key |v| v.user_id.as_str();
+        Segments(Segments) = "segments", key |v| v.user_id.as_str();
+        EmailTrigger(EmailTrigger) = "email_trigger", key |v| v.user_id.as_str();
+        EmailResult(EmailResult) = "email_result", key |v| v.user_id.as_str();
+        DemandSignal(DemandSignal) = "demand_signal", key |v| v.product_id.as_str();
+        ItemPairs(ItemPairs) = "item_pairs", key |v| v.product_id.as_str();
+        ProductCommand(ProductCommand) = "product_command", key |v| v.product_id.as_str();
+        CustomerSignal(CustomerSignal) = "customer_signal", key |v| v.user_id.as_str();
+        ShopFact(ShopFact) = "shop_fact", key |v| v.scope.as_str();
+        ProductStatus(ProductStatus) = "product_status", key |v| v.product_id.as_str();
+        ClockMark(ClockMark) = "clock_mark", key |_| "";
+        DeadLetterStatus(DeadLetterStatus) = "dead_letter_status", key |v| v.id.as_str();
+    }
+    reference {
+        Product(Product) = "product", id product_id;
+        Customer(Customer) = "customer", id user_id;
+        PricingRule(PricingRule) = "pricing_rule", id scope;
+        Plan(Plan) = "plan", id plan_id;
+        Campaign(Campaign) = "campaign", id campaign_id;
+        Reward(Reward) = "reward", id reward_id;
+        Challenge(Challenge) = "challenge", id challenge_id;
+        Badge(Badge) = "badge", id badge_id;
+        SegmentDefinition(SegmentDefinition) = "segment_definition", id segment_id;
+        Template(Template) = "template", id template_id;
+    }
+}
+
+impl Event {
+    /// Event time, where the record has one; a reference record without `valid_from` has none and is taken at once.
+    pub fn time(&self) -> Option<Timestamp> {
+        match self {
+            Self::User(e) => Some(e.timestamp),
+            Self::Inventory(v) => Some(v.last_updated),
+            Self::Subscription(v) => Some(v.effective()),
+            Self::Command(v) => Some(v.timestamp),
+            Self::ProductCommand(v) => Some(v.at),
+            Self::CustomerSignal(v) => Some(v.at),
+            Self::ShopFact(v) => Some(v.at),
+            Self::ClockMark(v) => Some(v.at),
+            Self::Product(c) => c.value.as_ref()?.valid_from,
+            Self::Customer(c) => c.value.as_ref()?.valid_from,
+            _ => None,
+        }
+    }
+
+    /// By what the record is recognised when it comes again: none of these may have been seen before.
+    pub fn identities(&self) -> Vec<Identity> {
+        let event = |id: &Option<String>| {
+            id.iter().map(|id| Identity { scope: "event", id: id.clone(), within: Some(EVENT_ID_HORIZON) }).collect::<Vec<_>>()
+        };
+        let once = |scope, id: &str| Identity { scope, id: id.to_owned(), within: None };
+        match self {
+            Self::User(e) => {
+                let mut ids = event(&e.event_id);
+                match &e.kind {
+                    UserEventKind::OrderCompleted(o) => ids.push(once("order", o.order_id.as_str())),
+                    UserEventKind::OrderRefunded(r) => {
+                        ids.extend(r.refund_id.as_deref().or(e.event_id.as_deref()).map(|id| once("refund", id)))
+                    }
+                    UserEventKind::OrderCancelled { order_id } => ids.push(once("cancel", order_id.as_str())),
+                    _ => {}
+                }
+                ids
+            }
+            Self::Subscription(s) => event(&s.event_id),
+            Self::Command(c) => vec![once("command", &c.command_id)],
+            Self::ProductCommand(c) => vec![once("request", &c.request_id)],
+            Self::CustomerSignal(s) => vec![once("signal", &s.signal_id)],
+            Self::ShopFact(f) => vec![once("fact", &f.fact_id)],
+            _ => Vec::new(),
+        }
+    }
+
+    fn fill_key(&mut self, key: Option<&str>) {
+        let Some(key) = key else { return };
+        match self {
+            Self::Inventory(v) if v.product_id.as_str().is_empty() => v.product_id = key.into(),
+            Self::Subscription(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
+            Self::Command(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
+            _ => {}
+        }
+    }
+
+    fn check(&self) -> Result<(), DecodeError> {
+        let id = |field: &str, id: &str| json::required_id(field, Some(id.to_owned())).map(drop);
+        match self {
+            Self::Inventory(v) => input::check_inventory(v),
+            Self::Subscription(v) => {
+                id("user_id", v.user_id.as_str())?;
+                json::check_time("timestamp", v.timestamp)?;
+                json::check_time("effective_at", v.effective())
+            }
+            Self::Command(v) => {
+                id("user_id", v.user_id.as_str())?;
+                id("command_id", &v.command_id)?;
+                json::check_time("timestamp", v.timestamp)
+            }
+            Self::Product(c) => {
+                id("product_id", &c.id)?;
+                c.value.as_ref().map_or(Ok(()), reference::check_product)
+            }
+            Self::Plan(c) => {
+                id("plan_id", &c.id)?;
+                c.value.as_ref().map_or(Ok(()), reference::check_plan)
+            }
+            Self::PricingRule(c) => c.value.as_ref().map_or(Ok(()), reference::check_rule),
+            Self::Customer(c) => id("user_id", &c.id),
+            Self::Campaign(c) => id("campaign_id", &c.id),
+            Self::Reward(c) => id("reward_id", &c.id),
+            Self::Challenge(c) => id("challenge_id", &c.id),
+            Self::Badge(c) => id("badge_id", &c.id),
+            Self::SegmentDefinition(c) => id("segment_id", &c.id),
+            Self::Template(c) => id("template_id", &c.id),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Identifiers, one type each, so that a product can never stand where a user is meant.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! id {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The identifier as it was sent.
+            pub fn as_str(&self) -> &str { &self.0 }
+            /// The identifier as it was sent, owned.
+            pub fn into_string(self) -> String { self.0 }
+        }
+        impl From<&str> for $name { fn from(id: &str) -> Self { Self(id.to_owned()) } }
+        impl From<String> for $name { fn from(id: String) -> Self { Self(id) } }
+        impl fmt::Display for $name { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) } }
+        impl AsRef<str> for $name { fn as_ref(&self) -> &str { &self.0 } }
+        impl std::borrow::Borrow<str> for $name { fn borrow(&self) -> &str { &self.0 } }
+    )+};
+}
+
+id! {
+    /// A shopper known to the shop, or an anonymous visitor's id where no user is known.
+    UserId,
+    /// A product (SKU).
+    ProductId,
+    /// An order; unique within its user.
+    OrderId,
+    /// A subscription plan.
+    PlanId,
+    /// A subscription of one user.
+    SubscriptionId,
+    /// An e-mail campaign.
+    CampaignId,
+}

@@ -1,0 +1,41 @@
+//! Events and bytes: the typed records of every topic, how they are written and read, and the list of topics.
+//!
+//! ```
+//! use tillflow_schemas::{Event, UserEventKind};
+//! let json = br#"{"event_type": "product_viewed", "user_id": "u1", "product_id": "p1", "timestamp": "2026-03-01T10:00:00Z"}"#;
+//! let Event::User(event) = Event::decode("user_event", None, Some(json)).unwrap() else { unreachable!() };
+//! assert!(matches!(event.kind, UserEventKind::ProductViewed { .. }));
+//! ```
+
+mod error;
+mod event;
+mod ids;
+mod input;
+mod internal;
+pub mod json;
+mod money;
+mod output;
+pub mod partition;
+mod reference;
+mod time;
+mod topics;
+mod user_event;
+
+pub use error::{DecodeError, shorten};
+pub use event::{EVENT_ID_HORIZON, Event, Identity, Record, Reference};
+pub use ids::{CampaignId, OrderId, PlanId, ProductId, SubscriptionId, UserId};
+pub use input::{Inventory, LoyaltyAction, LoyaltyCommand, SubscriptionAction, SubscriptionEvent};
+pub use internal::{
+    ClockMark, CustomerSignal, DeadLetterStatus, DemandSignal, ItemPair, ItemPairs, ProductCommand, ProductStatus, ShopFact,
+};
+pub use money::{Money, minor_digits};
+pub use output::{
+    BoxContents, BoxItem, EmailResult, EmailTrigger, Entitlements, EntryKind, LoyaltyUpdate, Mode, Notification, PriceChange, ProductPrice,
+    Recommendations, RecommendedItem, Related, RelatedProducts, Segments,
+};
+pub use reference::{
+    Badge, Campaign, Challenge, Change, Consent, ConsentStatus, Customer, Plan, PricingRule, Product, Reward, SegmentDefinition, Template,
+};
+pub use time::Timestamp;
+pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Role, Topic};
+pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};
