@@ -1,0 +1,216 @@
+//! A task's state: committed rows in a backend, uncommitted ones in an overlay above it.
+//!
+//! Nothing uncommitted ever reaches the backend. A savepoint a record lets one bad record be undone alone.
+
+use crate::{Backend, Read, Result};
+use std::{
+    collections::{BTreeMap, btree_map::Range},
+    iter::Peekable,
+    ops::Bound,
+    sync::Arc,
+};
+
+type Value = Option<Arc<[u8]>>;
+type Overlay = BTreeMap<Arc<[u8]>, Value>;
+
+/// State of one task.
+pub struct Store {
+    backend: Box<dyn Backend>,
+    overlay: Overlay,
+    /// What each overlay row was before the current record, newest last; `None` is "not in the overlay".
+    undo: Vec<(Arc<[u8]>, Option<Value>)>,
+    bytes: usize,
+}
+
+impl Store {
+    /// State over `backend`, with nothing uncommitted.
+    pub fn new(backend: Box<dyn Backend>) -> Self {
+        Self { backend, overlay: Overlay::new(), undo: Vec::new(), bytes: 0 }
+    }
+
+    /// Writes a row.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.set(key.into(), Some(value.into()));
+    }
+
+    /// Deletes a row.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.set(key.into(), None);
+    }
+
+    fn set(&mut self, key: Arc<[u8]>, value: Value) {
+        self.bytes += key.len() + value.as_ref().map_or(0, |v| v.len());
+        let before = self.overlay.insert(key.clone(), value);
+        if let Some(before) = &before {
+            self.bytes -= key.len() + before.as_ref().map_or(0, |v| v.len());
+        }
+        self.undo.push((key, before));
+    }
+
+    /// Begins a record: what follows can be undone by [`Store::rollback`].
+    pub fn savepoint(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Undoes all writes since the last savepoint.
+    pub fn rollback(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            let undone = match before {
+                Some(value) => {
+                    self.bytes += key.len() + value.as_ref().map_or(0, |v| v.len());
+                    self.overlay.insert(key.clone(), value)
+                }
+                None => self.overlay.remove(&key),
+            };
+            if let Some(undone) = undone {
+                self.bytes -= key.len() + undone.map_or(0, |v| v.len());
+            }
+        }
+    }
+
+    /// The uncommitted rows, last write a key, in key order.
+    pub fn pending(&self) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> {
+        self.overlay.iter().map(|(k, v)| (&**k, v.as_deref()))
+    }
+
+    /// Size of the uncommitted rows in bytes.
+    pub fn pending_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Drops the uncommitted rows: after an abort, or when the log has already put them into the backend.
+    pub fn discard(&mut self) {
+        self.overlay.clear();
+        self.undo.clear();
+        self.bytes = 0;
+    }
+
+    /// Puts the uncommitted rows, and `extra` beside them, into the backend, in one batch.
+    ///
+    /// # Errors
+    /// When the storage fails; then the task must be restored, since the log is ahead of its store.
+    pub fn apply(&mut self, extra: &[(&[u8], Option<&[u8]>)]) -> Result<()> {
+        let Self { backend, overlay, .. } = self;
+        backend.apply(&mut overlay.iter().map(|(k, v)| (&**k, v.as_deref())).chain(extra.iter().copied()))?;
+        self.discard();
+        Ok(())
+    }
+
+    /// The backend, for restore.
+    pub fn backend_mut(&mut self) -> &mut dyn Backend {
+        &mut *self.backend
+    }
+
+    /// Whether nothing is uncommitted.
+    pub fn is_clean(&self) -> bool {
+        self.overlay.is_empty()
+    }
+}
+
+impl Read for Store {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.overlay.get(key) {
+            Some(value) => Ok(value.as_ref().map(|v| v.to_vec())),
+            None => self.backend.get(key),
+        }
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        if to.is_some_and(|to| to <= from) {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
+        let mut fresh = self.overlay.range::<[u8], _>(bounds).peekable();
+        let mut going = true;
+        self.backend.scan(from, to, &mut |key, value| {
+            going = visit_below(&mut fresh, Some(key), visit);
+            if going {
+                // A row of the overlay replaces the committed one, or hides it.
+                going = match fresh.next_if(|(k, _)| ***k == *key) {
+                    Some((_, Some(value))) => visit(key, value),
+                    Some((_, None)) => true,
+                    None => visit(key, value),
+                };
+            }
+            going
+        })?;
+        if going {
+            visit_below(&mut fresh, None, visit);
+        }
+        Ok(())
+    }
+}
+
+/// Visits the overlay's rows below `limit`; false when the visitor has had enough.
+fn visit_below(
+    fresh: &mut Peekable<Range<'_, Arc<[u8]>, Value>>,
+    limit: Option<&[u8]>,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> bool {
+    while let Some((key, value)) = fresh.next_if(|(k, _)| limit.is_none_or(|l| ***k < *l)) {
+        if let Some(value) = value
+            && !visit(key, value)
+        {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u8, u8),
+        Delete(u8),
+        Savepoint,
+        Rollback,
+        Commit,
+        Discard,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => any::<(u8, u8)>().prop_map(|(k, v)| Step::Put(k % 16, v)),
+            2 => any::<u8>().prop_map(|k| Step::Delete(k % 16)),
+            1 => Just(Step::Savepoint), 1 => Just(Step::Rollback), 1 => Just(Step::Commit), 1 => Just(Step::Discard),
+        ];
+        prop::collection::vec(step, 0..60)
+    }
+
+    fn rows(read: &dyn Read, from: u8, to: Option<u8>) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        read.scan(&[from], to.as_ref().map(std::slice::from_ref), &mut |k, v| {
+            rows.push((k.to_vec(), v.to_vec()));
+            true
+        })
+        .unwrap();
+        rows
+    }
+
+    proptest! {
+        #[test]
+        fn a_store_reads_as_a_map_that_was_written_undone_and_committed_alike(steps in steps(), from in 0_u8..16, to in 0_u8..18) {
+            let (mut store, mut now, mut saved, mut committed) = (Store::new(Box::new(Memory::default())), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+            for step in steps {
+                match step {
+                    Step::Put(k, v) => { store.put(vec![k], vec![v]); now.insert(vec![k], vec![v]); }
+                    Step::Delete(k) => { store.delete(vec![k]); now.remove(&vec![k]); }
+                    Step::Savepoint => { store.savepoint(); saved = now.clone(); }
+                    Step::Rollback => { store.rollback(); now = saved.clone(); }
+                    Step::Commit => { store.apply(&[]).unwrap(); committed = now.clone(); saved = now.clone(); }
+                    Step::Discard => { store.discard(); now = committed.clone(); saved = now.clone(); }
+                }
+                prop_assert_eq!(store.pending_bytes(), store.pending().map(|(k, v)| k.len() + v.map_or(0, <[u8]>::len)).sum::<usize>());
+            }
+            let all: Vec<_> = now.clone().into_iter().collect();
+            prop_assert_eq!(rows(&store, 0, None), all);
+            let part: Vec<_> = now.into_iter().filter(|(k, _)| k[0] >= from && k[0] < to).collect();
+            prop_assert_eq!(rows(&store, from, Some(to)), part);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Timers, the only source of "later": rows of the store, so they survive restarts and are undone with a record.
+//!
+//! Each is kept twice: by time, for the watermark, and by key, for "before an event of this key".
+
+use crate::{Key, Read, Result, Store, key};
+
+const BY_TIME: [u8; 4] = [0, 0, 0, 2];
+const BY_KEY: [u8; 4] = [0, 0, 0, 3];
+
+/// A timer that is set. Ordered as they fire: by time, then key, then kind, then detail.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TimerRow {
+    /// Event time, milliseconds.
+    pub fire_at: i64,
+    /// Whose it is.
+    pub key: String,
+    /// Which kind: the prefix of its declared name.
+    pub kind: u32,
+    /// Distinguishes timers of one kind and key.
+    pub detail: String,
+}
+
+type Identity = (String, u32, String);
+
+impl TimerRow {
+    fn identity(&self) -> Identity {
+        (self.key.clone(), self.kind, self.detail.clone())
+    }
+    fn by_time(&self) -> Vec<u8> {
+        let mut row = BY_TIME.to_vec();
+        (self.fire_at, self.identity()).write(&mut row);
+        row
+    }
+    fn by_key(&self) -> Vec<u8> {
+        let mut row = BY_KEY.to_vec();
+        self.identity().write(&mut row);
+        row
+    }
+}
+
+/// Sets a timer; one of the same key, kind and detail is replaced.
+///
+/// # Errors
+/// When the storage fails.
+pub fn set(store: &mut Store, timer: &TimerRow) -> Result<()> {
+    cancel(store, timer)?;
+    store.put(timer.by_time(), Vec::new());
+    store.put(timer.by_key(), timer.fire_at.to_be_bytes().to_vec());
+    Ok(())
+}
+
+/// Cancels the timer of the same key, kind and detail, whatever its time.
+///
+/// # Errors
+/// When the storage fails.
+pub fn cancel(store: &mut Store, timer: &TimerRow) -> Result<()> {
+    let row = timer.by_key();
+    if let Some(at) = store.get(&row)?.as_deref().and_then(fire_at) {
+        store.delete(TimerRow { fire_at: at, ..timer.clone() }.by_time());
+        store.delete(row);
+    }
+    Ok(())
+}
+
+/// When the timer of that key, kind and detail fires, if it is set.
+///
+/// # Errors
+/// When the storage fails.
+pub fn get(read: &(impl Read + ?Sized), timer: &TimerRow) -> Result<Option<i64>> {
+    Ok(read.get(&timer.by_key())?.as_deref().and_then(fire_at))
+}
+
+/// The first timer of all.
+///
+/// # Errors
+/// When the storage fails.
+pub fn first(read: &(impl Read + ?Sized)) -> Result<Option<TimerRow>> {
+    let mut found = None;
+    read.scan(&BY_TIME, key::after(&BY_TIME).as_deref(), &mut |row, _| {
+        let mut rest = row.get(BY_TIME.len()..).unwrap_or_default();
+        found = <(i64, Identity)>::read(&mut rest).map(|(fire_at, (key, kind, detail))| TimerRow { fire_at, key, kind, detail });
+        false
+    })?;
+    Ok(found)
+}
+
+/// The first timer of `key`.
+///
+/// # Errors
+/// When the storage fails.
+pub fn first_of(read: &(impl Read + ?Sized), of: &str) -> Result<Option<TimerRow>> {
+    let mut from = BY_KEY.to_vec();
+    key::write_text(of, &mut from);
+    let mut found: Option<TimerRow> = None;
+    read.scan(&from, key::after(&from).as_deref(), &mut |row, value| {
+        let mut rest = row.get(BY_KEY.len()..).unwrap_or_default();
+        if let (Some((key, kind, detail)), Some(fire_at)) = (Identity::read(&mut rest), fire_at(value)) {
+            let timer = TimerRow { fire_at, key, kind, detail };
+            if found.as_ref().is_none_or(|f| timer < *f) {
+                found = Some(timer);
+            }
+        }
+        true
+    })?;
+    Ok(found)
+}
+
+fn fire_at(value: &[u8]) -> Option<i64> {
+    value.try_into().ok().map(i64::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+
+    fn timer(fire_at: i64, key: &str, kind: u32) -> TimerRow {
+        TimerRow { fire_at, key: key.into(), kind, detail: String::new() }
+    }
+
+    #[test]
+    fn timers_are_found_in_the_order_they_fire_and_setting_again_moves_them() {
+        let mut store = Store::new(Box::new(Memory::default()));
+        for t in [timer(30, "a", 1), timer(10, "b", 1), timer(20, "a", 2), timer(-5, "c", 1)] {
+            set(&mut store, &t).unwrap();
+        }
+        assert_eq!(first(&store).unwrap(), Some(timer(-5, "c", 1)));
+        assert_eq!(first_of(&store, "a").unwrap(), Some(timer(20, "a", 2)));
+        set(&mut store, &timer(5, "a", 1)).unwrap();
+        assert_eq!(first_of(&store, "a").unwrap(), Some(timer(5, "a", 1)));
+        cancel(&mut store, &timer(0, "c", 1)).unwrap();
+        cancel(&mut store, &timer(0, "a", 1)).unwrap();
+        assert_eq!(first(&store).unwrap(), Some(timer(10, "b", 1)));
+        assert_eq!(get(&store, &timer(0, "a", 2)).unwrap(), Some(20));
+    }
+}
