@@ -1,1 +1,12 @@
-//! tillflow-processors
+//! The five systems, one folder each. Pure: (state, event, time) → (state changes, outputs, timers).
+
+pub mod email;
+pub mod loyalty;
+pub mod pricing;
+pub mod recommendations;
+pub mod shop;
+pub mod shopper;
+pub mod subscriptions;
+mod topology;
+
+pub use topology::{customers, products};

@@ -20,6 +20,10 @@ macro_rules! id {
         impl From<String> for $name { fn from(id: String) -> Self { Self(id) } }
         impl fmt::Display for $name { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str(&self.0) } }
         impl AsRef<str> for $name { fn as_ref(&self) -> &str { &self.0 } }
+        impl tillflow_state::Key for $name {
+            fn write(&self, out: &mut Vec<u8>) { tillflow_state::key::write_text(&self.0, out); }
+            fn read(input: &mut &[u8]) -> Option<Self> { tillflow_state::key::read_text(input).map(Self) }
+        }
         impl std::borrow::Borrow<str> for $name { fn borrow(&self) -> &str { &self.0 } }
     )+};
 }

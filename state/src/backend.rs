@@ -19,7 +19,6 @@ pub trait Read {
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
 }
 
-
 /// Committed state, as its one writer sees it.
 pub trait Backend: Read + Send {
     /// Makes all `writes` visible and (as far as the backend promises) durable at once.

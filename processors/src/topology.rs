@@ -1,0 +1,16 @@
+//! Which systems run in which task group, and in which order they see a record.
+
+use serde_json::{Map, Value};
+use tillflow_engine_api::Group;
+use tillflow_schemas::{Inventory, UserEvent};
+
+/// Everything keyed by user. Settings by section, as in `tillflow.yaml`.
+pub fn customers(settings: &Map<String, Value>) -> Group {
+    // What the others need of a shopper comes first; e-mail, which follows what the others decide, last.
+    Group::new::<UserEvent>("customers", None, settings).with::<crate::shopper::Shopper>("shopper")
+}
+
+/// Everything keyed by product. Its clock is the customers' watermarks.
+pub fn products(settings: &Map<String, Value>) -> Group {
+    Group::new::<Inventory>("products", Some("customers"), settings)
+}
