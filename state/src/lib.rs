@@ -30,5 +30,6 @@ pub use backend::{Backend, Memory, Read};
 pub use error::{Result, StateError};
 pub use key::Key;
 #[cfg(feature = "rocksdb")]
+pub use rocks::{Directory, Durability, FORMAT, RocksBackend, Shared};
 pub use store::Store;
 pub use table::{Table, prefix_of};

@@ -1,1 +1,315 @@
-//! RocksDB beneath a store.
+//! RocksDB beneath stores: one directory, opened by one process; stores are prefixes of a column family.
+
+use crate::{Backend, Read, Result, StateError, key};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Version of what is stored. A directory of a newer one is refused.
+pub const FORMAT: u32 = 1;
+const FORMAT_KEY: &[u8] = &[0, 0, 0, 1, b'f', b'o', b'r', b'm', b'a', b't'];
+
+/// What all directories of a process share: one block cache and one limit for write buffers.
+#[derive(Clone)]
+pub struct Shared {
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+}
+
+impl Shared {
+    /// Caches of these sizes, in bytes. Write buffers count within the cache.
+    pub fn new(cache: usize, write_buffers: usize) -> Self {
+        let cache = Cache::new_lru_cache(cache);
+        let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(write_buffers, true, cache.clone());
+        Self { cache, write_buffers }
+    }
+
+    fn options(&self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_block_size(16 * 1024);
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(5);
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_manager(&self.write_buffers);
+        options.set_write_buffer_size(32 << 20);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_max_open_files(512);
+        options.set_max_background_jobs(2);
+        options.set_keep_log_file_num(3);
+        options.set_max_log_file_size(4 << 20);
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options
+    }
+}
+
+/// How much a write is worth when it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// In memory; the log brings it back.
+    Volatile,
+    /// In the operating system's hands: survives a crash of the process.
+    Process,
+    /// On disk: survives a crash of the machine.
+    Disk,
+}
+
+/// An open directory.
+#[derive(Clone)]
+pub struct Directory {
+    db: Arc<DB>,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// Opens `path`, creating it where it does not exist, with these column families beside the default one.
+    ///
+    /// # Errors
+    /// When another process holds it, its format is newer, or it is damaged.
+    pub fn open(path: &Path, families: &[&str], shared: &Shared) -> Result<Self> {
+        let fail = |detail: String| StateError::Storage { path: path.to_owned(), detail };
+        std::fs::create_dir_all(path).map_err(|e| fail(format!("can't be created: {e}")))?;
+        let options = shared.options();
+        let names = std::iter::once("default").chain(families.iter().copied());
+        let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, shared.options()));
+        let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|e| classify(path, &e))?;
+        let directory = Self { db: Arc::new(db), path: path.to_owned() };
+        directory.check_format()?;
+        Ok(directory)
+    }
+
+    fn check_format(&self) -> Result<()> {
+        match self.db.get(FORMAT_KEY).map_err(|e| self.fail(&e))? {
+            None => self.db.put(FORMAT_KEY, FORMAT.to_be_bytes()).map_err(|e| self.fail(&e)),
+            Some(found) => match <[u8; 4]>::try_from(found.as_slice()).map(u32::from_be_bytes) {
+                Ok(found) if found <= FORMAT => Ok(()),
+                Ok(found) => Err(StateError::NewerFormat { path: self.path.clone(), found, known: FORMAT }),
+                Err(_) => Err(StateError::Corrupt { path: self.path.clone(), detail: "its format version is not a number".into() }),
+            },
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The rows of `family` that start with `prefix`, as a backend whose keys are without it.
+    pub fn backend(&self, family: &'static str, prefix: &[u8], durability: Durability) -> RocksBackend {
+        RocksBackend { directory: self.clone(), family, prefix: prefix.to_vec(), durability }
+    }
+
+    /// Writes rows of several families at once; `None` deletes.
+    ///
+    /// # Errors
+    /// When the storage fails; then none of them is visible.
+    pub fn write<'a>(&self, rows: impl IntoIterator<Item = (&'a str, &'a [u8], Option<&'a [u8]>)>, durability: Durability) -> Result<()> {
+        let mut batch = WriteBatch::default();
+        for (family, key, value) in rows {
+            let family = self.family(family)?;
+            match value {
+                Some(value) => batch.put_cf(family, key, value),
+                None => batch.delete_cf(family, key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        match durability {
+            Durability::Volatile => options.disable_wal(true),
+            Durability::Process => {}
+            Durability::Disk => options.set_sync(true),
+        }
+        self.db.write_opt(&batch, &options).map_err(|e| self.fail(&e))
+    }
+
+    /// Deletes the rows of `family` from `from` (inclusive) to `to` (exclusive).
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn delete_range(&self, family: &str, from: &[u8], to: &[u8]) -> Result<()> {
+        self.db.delete_range_cf(self.family(family)?, from, to).map_err(|e| self.fail(&e))
+    }
+
+    /// Brings everything written so far to disk.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn flush(&self) -> Result<()> {
+        self.db.flush().map_err(|e| self.fail(&e))
+    }
+
+    /// A consistent copy at `to`, which must not exist; files are linked where the file system can.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn checkpoint(&self, to: &Path) -> Result<()> {
+        Checkpoint::new(&self.db).and_then(|c| c.create_checkpoint(to)).map_err(|e| self.fail(&e))
+    }
+
+    /// Bytes in use on disk, as RocksDB counts live files, and rows by estimate.
+    pub fn size(&self, family: &str) -> (u64, u64) {
+        let property = |name| self.family(family).ok().and_then(|f| self.db.property_int_value_cf(f, name).ok().flatten()).unwrap_or(0);
+        (property("rocksdb.live-sst-files-size") + property("rocksdb.cur-size-all-mem-tables"), property("rocksdb.estimate-num-keys"))
+    }
+
+    fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily> {
+        self.db
+            .cf_handle(name)
+            .ok_or_else(|| StateError::Storage { path: self.path.clone(), detail: format!("has no column family {name}") })
+    }
+
+    fn fail(&self, e: &rocksdb::Error) -> StateError {
+        classify(&self.path, e)
+    }
+}
+
+fn classify(path: &Path, e: &rocksdb::Error) -> StateError {
+    let (path, detail) = (path.to_owned(), e.to_string());
+    if detail.contains("lock hold by") || detail.contains("While lock file") {
+        StateError::Held { path }
+    } else if detail.contains("No space left") || detail.contains("disk quota") {
+        StateError::Full { path, detail }
+    } else if e.kind() == ErrorKind::Corruption {
+        StateError::Corrupt { path, detail }
+    } else {
+        StateError::Storage { path, detail }
+    }
+}
+
+/// A store's rows within a directory.
+#[derive(Clone)]
+pub struct RocksBackend {
+    directory: Directory,
+    family: &'static str,
+    prefix: Vec<u8>,
+    durability: Durability,
+}
+
+impl RocksBackend {
+    /// The directory it lies in.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The full key of a row.
+    pub fn row(&self, key: &[u8]) -> Vec<u8> {
+        [self.prefix.as_slice(), key].concat()
+    }
+
+    /// Deletes all its rows.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn clear(&self) -> Result<()> {
+        let to = key::after(&self.prefix).unwrap_or_else(|| vec![0xff; 64]);
+        self.directory.delete_range(self.family, &self.prefix, &to)
+    }
+
+    /// Reads from one moment of committed state, whatever is written meanwhile.
+    ///
+    /// # Errors
+    /// As `read` says.
+    pub fn snapshot<T>(&self, read: impl FnOnce(&dyn Read) -> T) -> T {
+        let snapshot = self.directory.db.snapshot();
+        read(&SnapshotRead { backend: self, snapshot: &snapshot })
+    }
+
+    fn scan_with(&self, options: ReadOptions, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let start = self.row(from);
+        let end = match to {
+            Some(to) => Some(self.row(to)),
+            None => key::after(&self.prefix),
+        };
+        let mut options = options;
+        if let Some(end) = end {
+            options.set_iterate_upper_bound(end);
+        }
+        let family = self.directory.family(self.family)?;
+        for row in self.directory.db.iterator_cf_opt(family, options, IteratorMode::From(&start, Direction::Forward)) {
+            let (key, value) = row.map_err(|e| self.directory.fail(&e))?;
+            if !visit(key.get(self.prefix.len()..).unwrap_or_default(), &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for RocksBackend {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let family = self.directory.family(self.family)?;
+        self.directory.db.get_cf(family, self.row(key)).map_err(|e| self.directory.fail(&e))
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        self.scan_with(ReadOptions::default(), from, to, visit)
+    }
+}
+
+impl Backend for RocksBackend {
+    fn apply(&mut self, writes: &mut dyn Iterator<Item = (&[u8], Option<&[u8]>)>) -> Result<()> {
+        let rows: Vec<_> = writes.map(|(k, v)| (self.row(k), v)).collect();
+        self.directory.write(rows.iter().map(|(k, v)| (self.family, k.as_slice(), *v)), self.durability)
+    }
+}
+
+struct SnapshotRead<'a> {
+    backend: &'a RocksBackend,
+    snapshot: &'a rocksdb::Snapshot<'a>,
+}
+
+impl Read for SnapshotRead<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let family = self.backend.directory.family(self.backend.family)?;
+        self.snapshot.get_cf(family, self.backend.row(key)).map_err(|e| self.backend.directory.fail(&e))
+    }
+
+    fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(self.snapshot);
+        self.backend.scan_with(options, from, to, visit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_of_one_directory_are_apart_and_a_second_process_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Shared::new(8 << 20, 4 << 20);
+        let directory = Directory::open(dir.path(), &["state"], &shared).unwrap();
+        let (mut a, b) = (directory.backend("state", &[1], Durability::Process), directory.backend("state", &[2], Durability::Process));
+        a.apply(&mut [(b"k".as_slice(), Some(b"v".as_slice()))].into_iter()).unwrap();
+        assert_eq!(a.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
+        assert_eq!(b.get(b"k").unwrap(), None);
+        a.snapshot(|read| {
+            let mut writer = a.clone();
+            writer.apply(&mut [(b"k".as_slice(), None)].into_iter()).unwrap();
+            assert!(read.get(b"k").unwrap().is_some(), "a snapshot stands still");
+        });
+        assert!(matches!(Directory::open(dir.path(), &["state"], &shared), Err(StateError::Held { .. })));
+    }
+
+    #[test]
+    fn a_newer_format_and_damaged_files_are_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = Shared::new(8 << 20, 4 << 20);
+        let directory = Directory::open(dir.path(), &[], &shared).unwrap();
+        directory.write([("default", FORMAT_KEY, Some(&(FORMAT + 1).to_be_bytes()[..]))], Durability::Disk).unwrap();
+        drop(directory);
+        assert!(matches!(Directory::open(dir.path(), &[], &shared), Err(StateError::NewerFormat { found, .. }) if found == FORMAT + 1));
+        std::fs::write(dir.path().join("CURRENT"), "nonsense").unwrap();
+        assert!(matches!(Directory::open(dir.path(), &[], &shared), Err(StateError::Corrupt { .. })));
+    }
+}
