@@ -128,7 +128,7 @@ impl Directory {
             Durability::Process => {}
             Durability::Disk => options.set_sync(true),
         }
-        self.db.write_opt(&batch, &options).map_err(|e| self.fail(&e))
+        self.db.write_opt(batch, &options).map_err(|e| self.fail(&e))
     }
 
     /// Deletes the rows of `family` from `from` (inclusive) to `to` (exclusive).

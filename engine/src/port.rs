@@ -1,0 +1,120 @@
+//! What gateway and connectors see of a running engine: append, query, tail, readiness. Both logs offer the same.
+
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use tillflow_schemas::{Catalog, Timestamp};
+use tokio::sync::{broadcast, oneshot};
+
+/// A record to be appended to a topic, by the schema of its values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Append {
+    /// Which topic, such as `user_event`.
+    pub schema: &'static str,
+    /// The key; the partition follows from it.
+    pub key: Option<String>,
+    /// The value as JSON; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A committed record of an output topic, as subscribers get it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Committed {
+    /// Topic name without prefix.
+    pub topic: String,
+    /// Schema of its value.
+    pub schema: String,
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset.
+    pub offset: i64,
+    /// When the decision was made (event time) or, on a log that stamps records itself, logged.
+    pub at: Timestamp,
+    /// The key.
+    pub key: String,
+    /// The value as JSON; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Why a request to the engine failed.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PortError {
+    /// The log does not take records now: try again later.
+    #[error("the log can't take records now: {0}")]
+    Unavailable(String),
+    /// The task that owns the key is being restored or moved: try again later.
+    #[error("the state for this key is being restored; try again shortly")]
+    Restoring,
+    /// Another instance owns the key.
+    #[error("the state for this key is at {0}")]
+    Elsewhere(String),
+    /// No processor answers a query of this name.
+    #[error("nothing answers {0}")]
+    NoSuchQuery(String),
+    /// The record is refused by the log.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The query failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// One task, as seen from outside.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TaskStatus {
+    /// Its group.
+    pub group: String,
+    /// Its partition.
+    pub partition: u32,
+    /// `restoring`, `running` or `closed`.
+    pub state: String,
+    /// Records of the inputs not processed yet.
+    pub lag: i64,
+    /// The event clock.
+    pub clock: Option<Timestamp>,
+    /// Records restored and to restore, while restoring.
+    pub restored: Option<(u64, u64)>,
+}
+
+/// Whether the instance can serve.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Readiness {
+    /// All its tasks are restored and its workers run.
+    pub ready: bool,
+    /// Why not, in words; empty when ready.
+    pub reason: String,
+    /// Its tasks.
+    pub tasks: Vec<TaskStatus>,
+}
+
+/// What gateway and connectors see of a running engine.
+pub trait Port: Send + Sync {
+    /// Appends records in order; the answer comes once the log has them all, and then they survive a crash.
+    fn append(&self, records: Vec<Append>) -> oneshot::Receiver<Result<(), PortError>>;
+
+    /// Answers a query by name (`loyalty`, `price/history`, …) about a key of a group (`customers`, `products`) from
+    /// committed state. Blocks for a read of the store. `Ok(None)` is "no such thing".
+    ///
+    /// # Errors
+    /// When the key's task can't answer now, or nothing answers that query.
+    fn query(&self, group: &str, name: &str, key: &str, rest: &str) -> Result<Option<Value>, PortError>;
+
+    /// The names of the queries that a group answers.
+    fn queries(&self, group: &str) -> Vec<&'static str>;
+
+    /// All committed records of output topics from now on, in log order a partition. A receiver that falls behind
+    /// loses the oldest and is told so.
+    fn subscribe(&self) -> broadcast::Receiver<Arc<Committed>>;
+
+    /// The list of topics.
+    fn catalog(&self) -> &Catalog;
+
+    /// Whether the instance can serve.
+    fn readiness(&self) -> Readiness;
+
+    /// The metrics of this instance.
+    fn metrics(&self) -> &prometheus::Registry;
+}
+
+/// A shared [`Port`].
+pub type Shop = Arc<dyn Port>;
