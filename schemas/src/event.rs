@@ -51,6 +51,7 @@ macro_rules! events {
         #[allow(missing_docs, reason = "one variant a record type")]
         #[allow(clippy::large_enum_variant, reason = "the large variant, UserEvent, is nearly all of the traffic")]
         pub enum Event {
+            User(UserEvent),
             $($variant($type),)+
             $($rvariant(Change<$rtype>),)+
         }
@@ -74,7 +75,7 @@ macro_rules! events {
         impl Event {
             /// The schema of the record.
             pub fn schema(&self) -> &'static str {
-                match self { $(Self::$variant(_) => $schema,)+ $(Self::$rvariant(_) => $rschema,)+ }
+                match self { Self::User(_) => UserEvent::SCHEMA, $(Self::$variant(_) => $schema,)+ $(Self::$rvariant(_) => $rschema,)+ }
             }
 
             /// The id the record is placed by; `None` for a guest's event.
@@ -106,7 +107,7 @@ macro_rules! events {
                         event.check()?;
                         Ok(event)
                     })+
-                    "user_event" => Ok(Self::User(user_event::decode(some(value)?)?)),
+                    UserEvent::SCHEMA => Ok(Self::User(user_event::decode(key, some(value)?)?)),
                     $($schema => {
                         let mut event = Self::$variant(json::read::<$type>(some(value)?)?);
                         event.fill_key(key);
@@ -122,16 +123,26 @@ macro_rules! events {
             /// # Errors
             /// Names the field that is wrong.
             pub fn from_value(schema: &str, key: Option<&str>, value: Value) -> Result<Self, DecodeError> {
-                if schema == "user_event" { return user_event::from_value(value).map(Self::User); }
+                if schema == UserEvent::SCHEMA { return user_event::from_value(key, value).map(Self::User); }
                 Self::decode(schema, key, Some(value.to_string().as_bytes()))
             }
         }
     };
 }
 
+impl Record for UserEvent {
+    const SCHEMA: &'static str = "user_event";
+    fn key(&self) -> &str {
+        self.who().map_or("", AsRef::as_ref)
+    }
+    fn into_event(self) -> Event {
+        Event::User(self)
+    }
+}
+
 impl<'de> serde::Deserialize<'de> for UserEvent {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        user_event::from_value(Value::deserialize(d)?).map_err(serde::de::Error::custom)
+        user_event::from_value(None, Value::deserialize(d)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -141,7 +152,6 @@ fn some(value: Option<&[u8]>) -> Result<&[u8], DecodeError> {
 
 events! {
     plain {
-        User(UserEvent) = "user_event", key |e| e.who().map_or("", AsRef::as_ref);
         Inventory(Inventory) = "inventory", key |v| v.product_id.as_str();
         Subscription(SubscriptionEvent) = "subscription_event", key |v| v.user_id.as_str();
         Command(LoyaltyCommand) = "loyalty_command", key |v| v.user_id.as_str();

@@ -2,8 +2,9 @@
 
 use crate::{DecodeError, Money, Timestamp, error::shorten};
 use rust_decimal::Decimal;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
+use std::fmt;
 
 /// The longest identifier, in bytes. Longer ones would make keys that no broker tool can show.
 pub const LONGEST_ID: usize = 512;
@@ -12,7 +13,7 @@ pub const LONGEST_ID: usize = 512;
 ///
 /// # Errors
 /// Not UTF-8, not JSON, or a field of a wrong type.
-pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::at("", format!("not UTF-8: byte {} breaks it", e.valid_up_to())))?;
     // The plain reader is several times faster; the one that tracks paths runs only to word the error.
     serde_json::from_str(text).map_err(|_| {
@@ -35,7 +36,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
 ///
 /// # Errors
 /// A field of a wrong type.
-pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, DecodeError> {
+pub fn from_value<T: Deserialize<'static>>(value: Value) -> Result<T, DecodeError> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let path = e.path().to_string();
         DecodeError::at(if path == "." { String::new() } else { path }, shorten_reason(&e.inner().to_string()))
@@ -54,18 +55,35 @@ fn shorten_reason(reason: &str) -> String {
 /// # Errors
 /// Anything else.
 pub fn opt_text<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "text or a whole number")]
-    enum Text {
-        Text(String),
-        Signed(i64),
-        Unsigned(u64),
+    struct Visit;
+    impl<'de> de::Visitor<'de> for Visit {
+        type Value = Option<String>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text or a whole number")
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            Ok(Some(text.to_owned()))
+        }
+        fn visit_string<E: de::Error>(self, text: String) -> Result<Self::Value, E> {
+            Ok(Some(text))
+        }
+        fn visit_i64<E: de::Error>(self, n: i64) -> Result<Self::Value, E> {
+            Ok(Some(n.to_string()))
+        }
+        fn visit_u64<E: de::Error>(self, n: u64) -> Result<Self::Value, E> {
+            Ok(Some(n.to_string()))
+        }
+        fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
+            d.deserialize_any(self)
+        }
     }
-    Ok(Option::<Text>::deserialize(d)?.map(|t| match t {
-        Text::Text(t) => t,
-        Text::Signed(n) => n.to_string(),
-        Text::Unsigned(n) => n.to_string(),
-    }))
+    d.deserialize_any(Visit)
 }
 
 /// An identifier that must be there.

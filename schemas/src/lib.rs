@@ -7,8 +7,12 @@
 //! assert!(matches!(event.kind, UserEventKind::ProductViewed { .. }));
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod codec;
 mod error;
 mod event;
+pub mod framing;
 mod ids;
 mod input;
 mod internal;
@@ -17,10 +21,12 @@ mod money;
 mod output;
 pub mod partition;
 mod reference;
+mod registry;
 mod time;
 mod topics;
 mod user_event;
 
+pub use codec::{Codec, CodecError, LONGEST_VALUE};
 pub use error::{DecodeError, shorten};
 pub use event::{EVENT_ID_HORIZON, Event, Identity, Record, Reference};
 pub use ids::{CampaignId, OrderId, PlanId, ProductId, SubscriptionId, UserId};
@@ -36,6 +42,7 @@ pub use output::{
 pub use reference::{
     Badge, Campaign, Challenge, Change, Consent, ConsentStatus, Customer, Plan, PricingRule, Product, Reward, SegmentDefinition, Template,
 };
+pub use registry::RegistryError;
 pub use time::Timestamp;
 pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Role, Topic};
 pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};

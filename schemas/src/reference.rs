@@ -217,10 +217,8 @@ pub(crate) fn check_plan(p: &Plan) -> Result<(), DecodeError> {
 
 pub(crate) fn check_rule(r: &PricingRule) -> Result<(), DecodeError> {
     let scope = r.scope.as_str();
-    if scope != "default"
-        && !scope.strip_prefix("category:").is_some_and(|c| !c.is_empty())
-        && !scope.strip_prefix("product:").is_some_and(|p| !p.is_empty())
-    {
+    let names = |kind: &str| scope.strip_prefix(kind).is_some_and(|name| !name.is_empty());
+    if !(scope == "default" || names("category:") || names("product:")) {
         return Err(DecodeError::at("scope", format!("'{}' is not default, category:NAME or product:ID", crate::error::shorten(scope))));
     }
     let number = |name: &str| {

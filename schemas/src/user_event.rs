@@ -3,6 +3,7 @@
 use crate::{DecodeError, Money, OrderId, ProductId, Timestamp, UserId, json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// One event of a shopper.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,10 +166,11 @@ impl UserEvent {
 /// The flat wire form: every field any kind may have.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
-struct Flat {
+struct Flat<'a> {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "json::opt_text")]
     event_id: Option<String>,
-    event_type: String,
+    #[serde(borrow)]
+    event_type: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "json::opt_text")]
     user_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "json::opt_text")]
@@ -224,35 +226,34 @@ struct FlatItem {
     price: Option<Money>,
 }
 
-/// Reads the JSON form.
+/// Reads the JSON form. A value that names nobody is the event of the user that its key names.
 ///
 /// # Errors
 /// Names the first field that is missing, of a wrong type or out of range.
-pub(crate) fn decode(bytes: &[u8]) -> Result<UserEvent, DecodeError> {
-    from_flat(json::read::<Flat>(bytes)?)
+pub(crate) fn decode(key: Option<&str>, bytes: &[u8]) -> Result<UserEvent, DecodeError> {
+    from_flat(key, json::read::<Flat>(bytes)?)
 }
 
 /// Reads a JSON value, as decoded from Avro or found inside an HTTP body.
 ///
 /// # Errors
 /// As [`decode`].
-pub(crate) fn from_value(value: Value) -> Result<UserEvent, DecodeError> {
-    from_flat(json::from_value::<Flat>(value)?)
+pub(crate) fn from_value(key: Option<&str>, value: Value) -> Result<UserEvent, DecodeError> {
+    from_flat(key, json::from_value::<Flat>(value)?)
 }
 
-fn from_flat(f: Flat) -> Result<UserEvent, DecodeError> {
+fn from_flat(key: Option<&str>, f: Flat<'_>) -> Result<UserEvent, DecodeError> {
     use UserEventKind as K;
     if f.event_type.is_empty() {
         return Err(DecodeError::at("event_type", "is missing"));
     }
-    let event_type = json::checked_text("event_type", f.event_type)?;
     let timestamp = f.timestamp.ok_or_else(|| DecodeError::at("timestamp", "is missing"))?;
     json::check_time("timestamp", timestamp)?;
     let product = |id: Option<String>| json::required_id("product_id", id).map(ProductId::from);
     let order = |id: Option<String>| json::required_id("order_id", id).map(OrderId::from);
     let message = |id: Option<String>| json::required_id("message_id", id);
     let price = f.price.map(|p| json::check_amount("price", p)).transpose()?;
-    let kind = match event_type.as_str() {
+    let kind = match f.event_type.as_ref() {
         "product_viewed" => K::ProductViewed { product_id: product(f.product_id)?, dwell_ms: f.dwell_ms },
         "added_to_cart" => {
             K::AddedToCart { product_id: product(f.product_id)?, quantity: quantity("quantity", f.quantity, Some(1))?, price }
@@ -294,12 +295,17 @@ fn from_flat(f: Flat) -> Result<UserEvent, DecodeError> {
         "email_unsubscribed" => K::EmailUnsubscribed { message_id: f.message_id },
         "signed_up" => K::SignedUp { referrer_id: json::optional_id("referrer_id", f.referrer_id)?.map(UserId::from) },
         "page_viewed" => K::PageViewed { url: f.url },
-        _ => K::Unknown { event_type },
+        other => K::Unknown { event_type: json::checked_text("event_type", other.to_owned())? },
     };
+    let mut user_id = json::optional_id("user_id", f.user_id)?;
+    let anonymous_id = json::optional_id("anonymous_id", f.anonymous_id)?;
+    if user_id.is_none() && anonymous_id.is_none() {
+        user_id = json::optional_id("key", key.map(str::to_owned))?;
+    }
     Ok(UserEvent {
         event_id: json::optional_id("event_id", f.event_id)?,
-        user_id: json::optional_id("user_id", f.user_id)?.map(UserId::from),
-        anonymous_id: json::optional_id("anonymous_id", f.anonymous_id)?.map(UserId::from),
+        user_id: user_id.map(UserId::from),
+        anonymous_id: anonymous_id.map(UserId::from),
         session_id: json::optional_id("session_id", f.session_id)?,
         timestamp,
         kind,
@@ -374,11 +380,11 @@ impl UserEvent {
         }
     }
 
-    fn flat(&self) -> Flat {
+    fn flat(&self) -> Flat<'_> {
         use UserEventKind as K;
         let mut f = Flat {
             event_id: self.event_id.clone(),
-            event_type: self.event_type().to_owned(),
+            event_type: Cow::Borrowed(self.event_type()),
             user_id: self.user_id.clone().map(UserId::into_string),
             anonymous_id: self.anonymous_id.clone().map(UserId::into_string),
             session_id: self.session_id.clone(),
