@@ -87,6 +87,19 @@ macro_rules! events {
                 (!key.is_empty()).then_some(key)
             }
 
+            /// The value as JSON; `None` for a deletion.
+            ///
+            /// # Errors
+            /// None for records that were decoded; a number that JSON has no form for otherwise.
+            pub fn to_json(&self) -> Result<Option<Vec<u8>>, DecodeError> {
+                let bytes = match self {
+                    Self::User(e) => serde_json::to_vec(e).map(Some),
+                    $(Self::$variant(v) => serde_json::to_vec(v).map(Some),)+
+                    $(Self::$rvariant(c) => c.value.as_ref().map(serde_json::to_vec).transpose(),)+
+                };
+                bytes.map_err(|e| DecodeError::at("", e.to_string()))
+            }
+
             /// Decodes a JSON value of the named schema; `key` stands in for an id the value lacks, and `None`
             /// for the value deletes (reference records only).
             ///

@@ -20,12 +20,8 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, T>(&mut reader) {
             Err(e) => {
-                let path = e.path().to_string();
                 let reason = shorten_reason(&e.inner().to_string());
-                DecodeError::at(
-                    if path == "." { String::new() } else { path },
-                    if e.inner().is_data() { reason } else { format!("not JSON: {reason}") },
-                )
+                DecodeError::at(field(e.path()), if e.inner().is_data() { reason } else { format!("not JSON: {reason}") })
             }
             Ok(_) => DecodeError::at("", "not JSON: something follows the value"),
         }
@@ -37,10 +33,14 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
 /// # Errors
 /// A field of a wrong type.
 pub fn from_value<T: Deserialize<'static>>(value: Value) -> Result<T, DecodeError> {
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let path = e.path().to_string();
-        DecodeError::at(if path == "." { String::new() } else { path }, shorten_reason(&e.inner().to_string()))
-    })
+    serde_path_to_error::deserialize(value).map_err(|e| DecodeError::at(field(e.path()), shorten_reason(&e.inner().to_string())))
+}
+
+/// The path as the sender knows it: without what stands for "the value itself".
+fn field(path: &serde_path_to_error::Path) -> String {
+    let path = path.to_string();
+    let path = path.strip_suffix(crate::money::AS_IT_STANDS).unwrap_or(&path);
+    path.strip_suffix('.').unwrap_or(path).to_owned()
 }
 
 fn shorten_reason(reason: &str) -> String {

@@ -89,7 +89,9 @@ impl fmt::Display for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        if s.is_human_readable() { s.collect_str(self) } else { s.serialize_i64(self.0) }
+        // What RFC 3339 can't write stays a number, so that it is read back as it was.
+        let writable = jiff::Timestamp::from_millisecond(self.0).is_ok();
+        if s.is_human_readable() && writable { s.collect_str(self) } else { s.serialize_i64(self.0) }
     }
 }
 
@@ -132,6 +134,7 @@ mod tests {
         assert_eq!(t.to_string(), "2026-03-01T08:00:00.000Z");
         assert_eq!(serde_json::from_str::<Timestamp>("1772352000000").unwrap(), t);
         assert_eq!(serde_json::to_string(&t).unwrap(), "\"2026-03-01T08:00:00.000Z\"");
+        assert_eq!(serde_json::to_string(&Timestamp::MAX).unwrap(), i64::MAX.to_string());
         assert!(Timestamp::parse("yesterday").is_err());
         assert!(serde_json::from_str::<Timestamp>("1e300").is_err());
     }
