@@ -208,7 +208,7 @@ impl Event {
         match self {
             Self::User(e) => Some(e.timestamp),
             Self::Inventory(v) => Some(v.last_updated),
-            Self::Subscription(v) => Some(v.effective()),
+            Self::Subscription(v) => Some(v.timestamp),
             Self::Command(v) => Some(v.timestamp),
             Self::ProductCommand(v) => Some(v.at),
             Self::CustomerSignal(v) => Some(v.at),

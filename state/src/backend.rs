@@ -65,3 +65,9 @@ impl Backend for Memory {
         Ok(())
     }
 }
+
+/// Committed state that other threads may read while its writer goes on.
+pub trait Snapshots: Send + Sync {
+    /// Reads from one moment of committed state.
+    fn read(&self, reading: &mut dyn FnMut(&dyn Read));
+}

@@ -26,7 +26,7 @@ mod store;
 mod table;
 pub mod timers;
 
-pub use backend::{Backend, Memory, Read};
+pub use backend::{Backend, Memory, Read, Snapshots};
 pub use error::{Result, StateError};
 pub use key::Key;
 #[cfg(feature = "rocksdb")]

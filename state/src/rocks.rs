@@ -1,6 +1,6 @@
 //! RocksDB beneath stores: one directory, opened by one process; stores are prefixes of a column family.
 
-use crate::{Backend, Read, Result, StateError, key};
+use crate::{Backend, Read, Result, Snapshots, StateError, key};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
     WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
@@ -139,6 +139,20 @@ impl Directory {
         self.db.delete_range_cf(self.family(family)?, from, to).map_err(|e| self.fail(&e))
     }
 
+    /// The last key of `family` that starts with `prefix`.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn last(&self, family: &str, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        let end = key::after(prefix).unwrap_or_else(|| vec![0xff; 64]);
+        let mut rows = self.db.iterator_cf(self.family(family)?, IteratorMode::From(&end, Direction::Reverse));
+        // `end` itself belongs to the next prefix.
+        let row = rows.by_ref().find(|row| row.as_ref().map_or(true, |(k, _)| **k < *end));
+        let Some(row) = row else { return Ok(None) };
+        let (key, _) = row.map_err(|e| self.fail(&e))?;
+        Ok(key.starts_with(prefix).then(|| key.into_vec()))
+    }
+
     /// Brings everything written so far to disk.
     ///
     /// # Errors
@@ -214,15 +228,6 @@ impl RocksBackend {
         self.directory.delete_range(self.family, &self.prefix, &to)
     }
 
-    /// Reads from one moment of committed state, whatever is written meanwhile.
-    ///
-    /// # Errors
-    /// As `read` says.
-    pub fn snapshot<T>(&self, read: impl FnOnce(&dyn Read) -> T) -> T {
-        let snapshot = self.directory.db.snapshot();
-        read(&SnapshotRead { backend: self, snapshot: &snapshot })
-    }
-
     fn scan_with(&self, options: ReadOptions, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         let start = self.row(from);
         let end = match to {
@@ -262,6 +267,13 @@ impl Backend for RocksBackend {
     }
 }
 
+impl Snapshots for RocksBackend {
+    fn read(&self, reading: &mut dyn FnMut(&dyn Read)) {
+        let snapshot = self.directory.db.snapshot();
+        reading(&SnapshotRead { backend: self, snapshot: &snapshot });
+    }
+}
+
 struct SnapshotRead<'a> {
     backend: &'a RocksBackend,
     snapshot: &'a rocksdb::Snapshot<'a>,
@@ -293,7 +305,7 @@ mod tests {
         a.apply(&mut [(b"k".as_slice(), Some(b"v".as_slice()))].into_iter()).unwrap();
         assert_eq!(a.get(b"k").unwrap().as_deref(), Some(b"v".as_slice()));
         assert_eq!(b.get(b"k").unwrap(), None);
-        a.snapshot(|read| {
+        Snapshots::read(&a, &mut |read| {
             let mut writer = a.clone();
             writer.apply(&mut [(b"k".as_slice(), None)].into_iter()).unwrap();
             assert!(read.get(b"k").unwrap().is_some(), "a snapshot stands still");

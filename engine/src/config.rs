@@ -1,0 +1,45 @@
+//! How the engine runs.
+
+use crate::wall::Wall;
+use std::time::Duration;
+
+/// How the engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// How far the watermark stays behind the event clock.
+    pub grace: Duration,
+    /// Whether an idle task's clock goes on with the wall.
+    pub idle_clock: bool,
+    /// Whether events that lie too far in the future are refused; not so in a replay.
+    pub check_future: bool,
+    /// The wall clock.
+    pub wall: Wall,
+    /// Commits under load are at most this far apart.
+    pub commit_interval: Duration,
+    /// Commits come sooner when this many bytes wait.
+    pub commit_bytes: usize,
+    /// Records that wait to be processed, a task's input; delivery is held back above it.
+    pub queue_records: usize,
+    /// Workers a group.
+    pub workers: u32,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            idle_clock: true,
+            check_future: true,
+            wall: Wall::Real,
+            commit_interval: Duration::from_millis(100),
+            commit_bytes: 32 << 20,
+            queue_records: 4_000,
+            workers: 1,
+        }
+    }
+}
+
+/// An event may lie this far beyond the wall clock.
+pub const FUTURE: Duration = Duration::from_secs(300);
+/// A task is live when its clock is at most this far behind the wall.
+pub const LIVE: Duration = Duration::from_secs(300);

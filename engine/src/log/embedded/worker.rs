@@ -1,0 +1,113 @@
+//! A worker's way to the embedded log. Its partitions are fixed: one process, nothing to rebalance.
+
+use super::Embedded;
+use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tillflow_state::Store;
+
+/// Records delivered of one input in one poll, at most.
+const BATCH: usize = 1_000;
+
+/// A worker's way to the embedded log.
+pub struct EmbeddedLog {
+    log: Embedded,
+    group: &'static str,
+    partitions: Vec<u32>,
+    announced: bool,
+    positions: BTreeMap<TopicPartition, i64>,
+    paused: BTreeSet<TopicPartition>,
+}
+
+impl EmbeddedLog {
+    /// The way of the worker of `group` that owns `partitions`.
+    pub fn new(log: &Embedded, group: &'static str, partitions: Vec<u32>) -> Self {
+        Self { log: log.clone(), group, partitions, announced: false, positions: BTreeMap::new(), paused: BTreeSet::new() }
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn poll(&mut self, timeout: Duration) -> Result<Polled, LogError> {
+        if !self.announced {
+            self.announced = true;
+            return Ok(Polled { changes: vec![Membership::Assigned(self.partitions.clone())], ..Polled::default() });
+        }
+        let seen = self.log.writes();
+        let mut records = Vec::new();
+        for (&at, position) in self.positions.iter_mut().filter(|(at, _)| !self.paused.contains(at)) {
+            let batch = self.log.read(at, *position, BATCH)?;
+            *position = batch.last().map_or(*position, |r| r.offset + 1);
+            records.extend(batch);
+        }
+        if records.is_empty() && !timeout.is_zero() {
+            self.log.wait(seen, timeout);
+        }
+        Ok(Polled { records, changes: Vec::new() })
+    }
+
+    fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
+        let backend = self.log.state(self.group, partition);
+        Ok(Opened { store: Store::new(Box::new(backend.clone())), snapshots: Arc::new(backend), changelog: None })
+    }
+
+    fn settle(&mut self, _: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        Ok(BTreeMap::new())
+    }
+
+    fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
+        for &(at, offset) in inputs {
+            let offset = offset.map_or_else(|| self.log.begin(at), Ok)?;
+            self.positions.insert(at, offset);
+            self.paused.remove(&at);
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
+        if paused {
+            self.paused.insert(input);
+        } else {
+            self.paused.remove(&input);
+        }
+        Ok(())
+    }
+
+    fn has_more(&self, input: TopicPartition, position: i64) -> bool {
+        position < self.log.end(input)
+    }
+
+    fn lag(&self, input: TopicPartition, position: i64) -> i64 {
+        (self.log.end(input) - position).max(0)
+    }
+
+    fn release(&mut self, partitions: &[u32]) -> Result<(), LogError> {
+        self.positions.retain(|at, _| !partitions.contains(&at.partition));
+        Ok(())
+    }
+
+    fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
+        let state = transaction.tasks.iter().flat_map(|task| {
+            let backend = self.log.state(self.group, task.partition);
+            task.rows.iter().map(move |(key, value)| (backend.row(key), *value))
+        });
+        self.log.write(&transaction.records, state)?;
+        Ok(Positions::new())
+    }
+
+    fn changelog(&mut self) -> Option<&mut dyn Reader> {
+        None
+    }
+
+    fn purge(&mut self, before: &[(TopicPartition, i64)]) {
+        for &(at, offset) in before {
+            if let Err(e) = self.log.purge(at, offset) {
+                tracing::warn!(topic = at.topic, partition = at.partition, "consumed records can't be deleted: {e}");
+            }
+        }
+    }
+
+    fn close(&mut self, _: bool) {}
+}
