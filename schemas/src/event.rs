@@ -81,6 +81,7 @@ macro_rules! events {
             /// The id the record is placed by; `None` for a guest's event.
             pub fn key(&self) -> Option<&str> {
                 let key = match self {
+                    Self::User(e) => return e.who().map(AsRef::as_ref),
                     $(Self::$variant(v) => v.key(),)+
                     $(Self::$rvariant(c) => &c.id,)+
                 };
