@@ -1,0 +1,198 @@
+//! The gateway's part of the configuration.
+
+use crate::GatewayError;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::{fmt, net::SocketAddr};
+use tokio::net::TcpListener;
+
+/// Where the gateway listens, who may ask it what, and how much it takes at once.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address and port of everything over HTTP. Beyond loopback it needs `keys`.
+    pub listen: String,
+    /// Another address for `/healthz`, `/readyz` and `/metrics` alone; these three ask for no key.
+    pub health_listen: Option<String>,
+    /// Who may do what. Without any, everyone on this machine may do everything.
+    pub keys: Keys,
+    /// Origins whose pages may call the gateway, such as `https://shop.example`; `*` is any. On loopback, pages from
+    /// loopback and from files may always.
+    pub origins: Vec<String>,
+    /// How much the gateway takes at once.
+    pub limits: Limits,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into(), health_listen: None, keys: Keys::default(), origins: Vec::new(), limits: Limits::default() }
+    }
+}
+
+/// Who may do what. Each of the first three is one key or a list of them, so that keys can be changed without a gap.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// May report behaviour (views, carts, checkout), nothing else: for browsers and apps, where anyone can read it.
+    #[serde(deserialize_with = "one_or_many")]
+    pub write: Vec<Secret>,
+    /// May also report orders, refunds, stock and the catalogue, and ask about every user: for the shop's servers.
+    #[serde(deserialize_with = "one_or_many")]
+    pub server: Vec<Secret>,
+    /// May also see the console.
+    #[serde(deserialize_with = "one_or_many")]
+    pub admin: Vec<Secret>,
+    /// Signs user tokens (JWT, HS256, `sub` the user id, `exp`): a shopper's browser asks with one about itself.
+    pub user_secret: Option<Secret>,
+}
+
+impl Keys {
+    /// Whether any key is configured, so that one must be shown.
+    pub fn any(&self) -> bool {
+        !(self.write.is_empty() && self.server.is_empty() && self.admin.is_empty() && self.user_secret.is_none())
+    }
+}
+
+/// How much the gateway takes at once. What is beyond is answered with 413, 429 or 503, never queued without end.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of one request's body.
+    pub body_bytes: usize,
+    /// Bytes of one record, as written to the log. Kafka's own default is a little over 1 MB.
+    pub record_bytes: usize,
+    /// Records in one request.
+    pub records: usize,
+    /// Requests whose records the log has not confirmed yet.
+    pub appends_in_flight: usize,
+    /// Bytes of all bodies being read or waiting for the log.
+    pub bytes_in_flight: usize,
+    /// Queries running.
+    pub queries_in_flight: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// Open WebSockets and event streams.
+    pub sockets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 8 << 20,
+            record_bytes: 1_000_000,
+            records: 1_000,
+            appends_in_flight: 1_024,
+            bytes_in_flight: 128 << 20,
+            queries_in_flight: 64,
+            connections: 10_000,
+            sockets: 8_000,
+        }
+    }
+}
+
+/// Text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str("<secret>")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text.trim() != text || text.is_empty() {
+            return Err(serde::de::Error::custom("a key is neither empty nor begins or ends with a blank"));
+        }
+        Ok(Self(text))
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Secret>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a key or a list of keys")]
+    enum Keys {
+        One(Secret),
+        Many(Vec<Secret>),
+    }
+    Ok(match Keys::deserialize(d)? {
+        Keys::One(key) => vec![key],
+        Keys::Many(keys) => keys,
+    })
+}
+
+impl GatewayConfig {
+    /// Opens the configured addresses.
+    ///
+    /// # Errors
+    /// When one can't be had, or lies beyond loopback while no keys are configured.
+    pub async fn bind(&self) -> Result<(TcpListener, Option<TcpListener>), GatewayError> {
+        let listener = open(&self.listen).await?;
+        self.check(listener.local_addr()?)?;
+        let health = match &self.health_listen {
+            Some(address) => Some(open(address).await?),
+            None => None,
+        };
+        Ok((listener, health))
+    }
+
+    /// Refuses an address that others can reach while nothing says who may do what.
+    pub(crate) fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {
+        if address.ip().is_loopback() || self.keys.any() { Ok(()) } else { Err(GatewayError::Open(address)) }
+    }
+}
+
+async fn open(address: &str) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address).await.map_err(|error| GatewayError::Listen { address: address.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_key_or_several_and_no_key_is_ever_printed() {
+        let config: GatewayConfig = serde_json::from_value(json!({ "keys": { "write": "w-1", "server": ["s-1", "s-2"] } })).unwrap();
+        assert_eq!(config.keys.write, vec!["w-1".into()]);
+        assert_eq!(config.keys.server.len(), 2);
+        let shown = format!("{config:?}{}", serde_json::to_string(&config).unwrap());
+        assert!(!shown.contains("w-1") && !shown.contains("s-2"), "{shown}");
+    }
+
+    #[test]
+    fn a_mistyped_key_is_an_error_that_names_it() {
+        let error = serde_json::from_value::<GatewayConfig>(json!({ "limits": { "sokets": 1 } })).unwrap_err().to_string();
+        assert!(error.contains("sokets"), "{error}");
+        assert!(serde_json::from_value::<GatewayConfig>(json!({ "keys": { "write": "" } })).is_err());
+    }
+
+    #[tokio::test]
+    async fn beyond_loopback_only_with_keys() {
+        let mut config = GatewayConfig { listen: "0.0.0.0:0".into(), ..GatewayConfig::default() };
+        let error = config.bind().await.unwrap_err().to_string();
+        assert!(error.contains("keys"), "{error}");
+        config.keys.server = vec!["s".into()];
+        config.bind().await.unwrap();
+    }
+}

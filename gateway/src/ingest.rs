@@ -1,0 +1,295 @@
+//! Records in: `POST /v1/events`, `/v1/inventory`, `/v1/topics/{topic}`.
+
+use crate::{
+    App,
+    access::{Caller, Level},
+    error::Problem,
+};
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use serde_json::{Value, json, value::RawValue};
+use std::{sync::Arc, time::Duration};
+use tillflow_engine::port::Append;
+use tillflow_schemas::{DecodeError, Event, Record, Role, Timestamp, UserEvent, UserEventKind};
+use tokio::sync::{SemaphorePermit, TryAcquireError};
+
+/// How far an event's time may lie after the wall clock: clocks of shops and phones are not exact.
+pub(crate) const AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// How long a client may take to send a body.
+const BODY_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long the log may take to confirm. What happens to the records afterwards is unknown to the client, who may send
+/// them again: the same `event_id` counts once.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(30);
+
+/// What counts as one slot of the byte budget.
+const SLOT: usize = 4 << 10;
+
+pub(crate) async fn events(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    take(&app, &caller, "user_event", request).await.unwrap_or_else(Problem::into_response)
+}
+
+pub(crate) async fn inventory(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, request: Request) -> Response {
+    take(&app, &caller, "inventory", request).await.unwrap_or_else(Problem::into_response)
+}
+
+/// Any input or reference topic, so that a shop without Kafka can state its catalogue, customers and rules.
+pub(crate) async fn topic(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    request: Request,
+) -> Response {
+    let name = name.replace('-', "_");
+    let taken = match schema(&app, &name, &[Role::Input, Role::Reference]) {
+        Ok(schema) => take(&app, &caller, &schema, request).await,
+        Err(problem) => Err(problem),
+    };
+    taken.unwrap_or_else(Problem::into_response)
+}
+
+/// Deletes what a reference topic says of one id.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((name, key)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    caller.needs(Level::Server)?;
+    let schema = schema(&app, &name.replace('-', "_"), &[Role::Reference])?;
+    let event = Event::decode(&schema, Some(&key), None).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "bad_key", e.to_string()))?;
+    append(&app, vec![encode(event)?]).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": 1 }))).into_response())
+}
+
+fn schema(app: &App, topic: &str, roles: &[Role]) -> Result<String, Problem> {
+    match app.shop.catalog().get(topic) {
+        Some(t) if roles.contains(&t.role) => Ok(t.schema.clone()),
+        _ => {
+            let topics = app.shop.catalog().topics().iter().filter(|t| roles.contains(&t.role));
+            let names = topics.map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+            Err(Problem::not_found(format!("nothing can be sent to '{}' this way; there are: {names}", tillflow_schemas::shorten(topic))))
+        }
+    }
+}
+
+/// What is wrong with one record of a request.
+#[derive(Serialize)]
+struct Fault {
+    index: usize,
+    field: String,
+    reason: String,
+}
+
+async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Result<Response, Problem> {
+    caller.needs(if schema == "user_event" { Level::Write } else { Level::Server })?;
+    if request.headers().get(header::CONTENT_ENCODING).is_some_and(|e| e.as_bytes() != b"identity") {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", "send the body as it is, without compression"));
+    }
+    let (_slots, body) = read(app, request).await?;
+    let now = (app.wall)();
+    let mut faults = Vec::new();
+    let mut good = Vec::new();
+    match items(&body) {
+        Ok(items) if items.len() > app.config.limits.records => {
+            return Err(Problem::too_large(format!("{} records; at most {} go into one request", items.len(), app.config.limits.records)));
+        }
+        Ok(items) => {
+            good.reserve(items.len());
+            for (index, item) in items.iter().enumerate() {
+                match one(app, caller, schema, item.get(), now) {
+                    Ok(record) => good.push(record),
+                    Err(e) => faults.push(Fault { index, field: e.field, reason: e.reason }),
+                }
+            }
+        }
+        Err(e) => faults.push(Fault { index: 0, field: e.field, reason: e.reason }),
+    }
+    let accepted = good.len();
+    if accepted > 0 {
+        append(app, good).await?;
+    }
+    app.metrics.taken(schema, accepted, faults.len());
+    if faults.is_empty() {
+        return Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": accepted }))).into_response());
+    }
+    let message = format!("{} of {} records are wrong; the others were taken", faults.len(), accepted + faults.len());
+    let problem = Problem::new(StatusCode::BAD_REQUEST, "invalid_records", message);
+    let mut body = json!({ "accepted": accepted, "errors": faults });
+    if let (Value::Object(body), Value::Object(error)) = (&mut body, problem.body()) {
+        body.extend(error);
+    }
+    Ok(problem.with_body(body))
+}
+
+/// Reads the body within the budget of bytes, which is given back when the request is done.
+async fn read(app: &App, request: Request) -> Result<(SemaphorePermit<'_>, Vec<u8>), Problem> {
+    let most = app.config.limits.body_bytes;
+    let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    let large = || Problem::too_large(format!("the body is larger than {most} bytes"));
+    if stated.is_some_and(|n| n > most) {
+        return Err(large());
+    }
+    let slots = u32::try_from(stated.unwrap_or(most).div_ceil(SLOT).max(1)).unwrap_or(u32::MAX);
+    let slots = app.bytes.try_acquire_many(slots).map_err(|e| match e {
+        TryAcquireError::NoPermits => Problem::overloaded("too many bytes are on their way; try again shortly"),
+        TryAcquireError::Closed => closed(),
+    })?;
+    let body: Body = request.into_body();
+    let read = tokio::time::timeout(BODY_WITHIN, axum::body::to_bytes(body, most)).await;
+    match read {
+        Ok(Ok(bytes)) => Ok((slots, bytes.into())),
+        Ok(Err(e)) if is_too_large(&e) => Err(large()),
+        Ok(Err(e)) => Err(Problem::new(StatusCode::BAD_REQUEST, "bad_body", format!("the body broke off: {e}"))),
+        Err(_) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", format!("the body took longer than {} s", BODY_WITHIN.as_secs())))
+        }
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = source {
+        if e.to_string() == "length limit exceeded" {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
+
+/// The number of slots a budget of bytes has.
+pub(crate) fn slots(bytes: usize) -> usize {
+    bytes.div_ceil(SLOT).min(tokio::sync::Semaphore::MAX_PERMITS)
+}
+
+/// One record or a list of them, not parsed further.
+fn items(body: &[u8]) -> Result<Vec<&RawValue>, DecodeError> {
+    let text = std::str::from_utf8(body).map_err(|e| DecodeError::at("", format!("not UTF-8: byte {} breaks it", e.valid_up_to())))?.trim();
+    let read = if text.starts_with('[') { serde_json::from_str(text) } else { serde_json::from_str(text).map(|one| vec![one]) };
+    read.map_err(|e| DecodeError::at("", format!("not JSON: {}", if text.is_empty() { "the body is empty".into() } else { e.to_string() })))
+}
+
+/// Checks one record and makes it ready for the log.
+fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Timestamp) -> Result<Append, DecodeError> {
+    let mut value: Value = serde_json::from_str(text).map_err(|e| DecodeError::at("", format!("not JSON: {e}")))?;
+    let Value::Object(fields) = &mut value else {
+        return Err(DecodeError::at("", "is not a JSON object"));
+    };
+    let time_field = match schema {
+        "inventory" => Some("last_updated"),
+        "user_event" | "subscription_event" | "loyalty_command" => Some("timestamp"),
+        _ => None,
+    };
+    if let Some(name) = time_field {
+        let time = fields.entry(name).or_insert(Value::Null);
+        if time.is_null() {
+            *time = json!(now.millis());
+        }
+    }
+    let mut event = Event::from_value(schema, None, value)?;
+    let time = match &event {
+        Event::User(e) => Some(e.timestamp),
+        Event::Inventory(v) => Some(v.last_updated),
+        Event::Subscription(v) => Some(v.timestamp),
+        Event::Command(v) => Some(v.timestamp),
+        _ => None,
+    };
+    if let (Some(name), Some(time)) = (time_field, time)
+        && time > now + AHEAD
+    {
+        return Err(DecodeError::at(name, format!("{time} lies more than 5 minutes after now, {now}")));
+    }
+    match &mut event {
+        Event::User(e) => {
+            if !caller.may(Level::Server) {
+                check_behaviour(caller, e)?;
+            }
+            if matches!(e.kind, UserEventKind::Unknown { .. }) {
+                app.metrics.unknown();
+            }
+            e.event_id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string());
+        }
+        Event::Subscription(e) => {
+            e.event_id.get_or_insert_with(|| uuid::Uuid::new_v4().to_string());
+        }
+        _ => {}
+    }
+    let record = encode(event).map_err(|p| DecodeError::at("", p.message))?;
+    let size = record.value.as_ref().map_or(0, Vec::len);
+    if size > app.config.limits.record_bytes {
+        return Err(DecodeError::at("", format!("{size} bytes as a record; at most {} are taken", app.config.limits.record_bytes)));
+    }
+    Ok(record)
+}
+
+/// What anyone who reads a page's source may say: what a shopper does, not what a shop does.
+fn check_behaviour(caller: &Caller, event: &UserEvent) -> Result<(), DecodeError> {
+    use UserEventKind as K;
+    match &event.kind {
+        K::ProductViewed { .. }
+        | K::AddedToCart { .. }
+        | K::RemovedFromCart { .. }
+        | K::CheckoutStarted { .. }
+        | K::RecommendationShown { .. }
+        | K::RecommendationClicked { .. }
+        | K::PageViewed { .. }
+        | K::SignedUp { referrer_id: None }
+        | K::Unknown { .. } => {}
+        K::SignedUp { .. } => return Err(DecodeError::at("referrer_id", "a referral needs a server key")),
+        _ => return Err(DecodeError::at("event_type", format!("{} needs a server key", event.event_type()))),
+    }
+    // An event that carries both joins them for good, so the user's own word is needed.
+    if let (Some(user), Some(_)) = (&event.user_id, &event.anonymous_id)
+        && caller.user.as_deref() != Some(user.as_str())
+    {
+        return Err(DecodeError::at("anonymous_id", "joining it to a user_id needs that user's token or a server key"));
+    }
+    Ok(())
+}
+
+fn encode(event: Event) -> Result<Append, Problem> {
+    macro_rules! encode {
+        ($($variant:ident),+; $($reference:ident),+) => {
+            match &event {
+                Event::User(e) => (e.who().map(|id| id.as_str().to_owned()).or_else(|| e.event_id.clone()), Some(bytes(e)?)),
+                $(Event::$variant(v) => (Some(v.key().to_owned()), Some(bytes(v)?)),)+
+                $(Event::$reference(change) => (Some(change.id.clone()), change.value.as_ref().map(bytes).transpose()?),)+
+                _ => return Err(Problem::not_found("no input or reference topic has these records")),
+            }
+        };
+    }
+    let (key, value) = encode!(
+        Inventory, Subscription, Command;
+        Product, Customer, PricingRule, Plan, Campaign, Reward, Challenge, Badge, SegmentDefinition, Template
+    );
+    Ok(Append { schema: event.schema(), key, value })
+}
+
+fn bytes(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
+}
+
+/// Hands records to the log and waits for its word.
+async fn append(app: &App, records: Vec<Append>) -> Result<(), Problem> {
+    let _turn = match app.appends.try_acquire() {
+        Ok(turn) => turn,
+        Err(TryAcquireError::NoPermits) => return Err(Problem::overloaded("too many requests wait for the log; try again shortly")),
+        Err(TryAcquireError::Closed) => return Err(closed()),
+    };
+    match tokio::time::timeout(CONFIRM_WITHIN, app.shop.append(records)).await {
+        Ok(Ok(answer)) => Ok(answer?),
+        Ok(Err(_)) => Err(closed()),
+        Err(_) => Err(Problem::unavailable("the log did not confirm in time; with the same event_id it is safe to send again")),
+    }
+}
+
+fn closed() -> Problem {
+    Problem::unavailable("shutting down")
+}
