@@ -1,7 +1,20 @@
 //! What runs the processors: logs, tasks, transactions, restore, time, dead letters, metrics.
 
+mod append;
 pub mod config;
+mod engine;
+mod globals;
 pub mod log;
 pub mod metrics;
 pub mod port;
-pub mod wall;
+pub mod status;
+mod tail;
+mod wall;
+mod wiring;
+pub mod worker;
+
+pub use config::EngineConfig;
+pub use engine::{Engine, StartError};
+pub use globals::SharedGlobals;
+pub use wall::Wall;
+pub use wiring::WiringError;

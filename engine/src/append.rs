@@ -1,0 +1,82 @@
+//! Appending from outside: the gateway's records, in order, many requests in one write.
+
+use crate::{
+    log::{NewRecord, TopicPartition, embedded::Embedded},
+    port::{Append, PortError},
+};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use std::sync::Arc;
+use tillflow_schemas::{Catalog, Timestamp, partition::partition};
+use tokio::sync::oneshot;
+
+/// Requests that may wait.
+const WAITING: usize = 4_096;
+/// Requests written at once, at most.
+const TOGETHER: usize = 256;
+
+type Answer = oneshot::Sender<Result<(), PortError>>;
+
+/// Appends on behalf of the gateway.
+pub trait Appender: Send + Sync {
+    /// Appends records in order and answers once they are safe.
+    fn append(&self, records: Vec<NewRecord>, answer: Answer);
+}
+
+/// Places records by their keys.
+///
+/// # Errors
+/// When a schema has no topic.
+pub fn place(catalog: &Catalog, records: Vec<Append>) -> Result<Vec<NewRecord>, PortError> {
+    records
+        .into_iter()
+        .map(|r| {
+            let topic = catalog.of_schema(r.schema).ok_or_else(|| PortError::Refused(format!("no topic holds {}", r.schema)))?;
+            let index = catalog.index(&topic.name).unwrap_or_default();
+            let home = r.key.as_ref().map_or(0, |k| partition(k.as_bytes(), topic.partitions));
+            Ok(NewRecord {
+                to: TopicPartition { topic: index, partition: home },
+                at: Timestamp::MIN,
+                key: r.key.map(String::into_bytes),
+                value: r.value,
+                headers: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+/// Appends to the embedded log: requests that come together share a write, and so an fsync.
+pub struct EmbeddedAppender(Sender<(Vec<NewRecord>, Answer)>);
+
+impl EmbeddedAppender {
+    /// Starts the thread that writes. It ends when the appender is dropped.
+    pub fn start(log: &Embedded) -> (Arc<Self>, std::thread::JoinHandle<()>) {
+        let (sender, receiver) = crossbeam_channel::bounded(WAITING);
+        let log = log.clone();
+        let thread = std::thread::spawn(move || write(&log, &receiver));
+        (Arc::new(Self(sender)), thread)
+    }
+}
+
+fn write(log: &Embedded, requests: &Receiver<(Vec<NewRecord>, Answer)>) {
+    while let Ok(first) = requests.recv() {
+        let mut records = Vec::new();
+        let mut answers = Vec::new();
+        for (more, answer) in std::iter::once(first).chain(requests.try_iter().take(TOGETHER)) {
+            records.extend(more);
+            answers.push(answer);
+        }
+        let outcome = log.write(&records, std::iter::empty()).map_err(|e| PortError::Unavailable(e.to_string()));
+        for answer in answers {
+            // Who asked may have gone.
+            let _ = answer.send(outcome.clone());
+        }
+    }
+}
+
+impl Appender for EmbeddedAppender {
+    fn append(&self, records: Vec<NewRecord>, answer: Answer) {
+        if let Err(TrySendError::Full((_, answer)) | TrySendError::Disconnected((_, answer))) = self.0.try_send((records, answer)) {
+            let _ = answer.send(Err(PortError::Unavailable("too many requests wait to be written".into())));
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! A running engine: its threads, and the port that gateway and connectors use.
+
+use crate::{
+    append::{self, Appender, EmbeddedAppender},
+    config::EngineConfig,
+    globals::SharedGlobals,
+    log::{
+        Log, Reader,
+        embedded::{Embedded, EmbeddedLog, EmbeddedReader},
+    },
+    metrics::Metrics,
+    port::{Append, Committed, Port, PortError, Readiness, Shop, TaskStatus},
+    status::{TaskView, Tasks},
+    tail,
+    wiring::{Wired, Wiring, WiringError, wire},
+    worker::Worker,
+};
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
+use tillflow_engine_api::{Group, Query, QueryFn};
+use tillflow_schemas::{Catalog, Codec, Timestamp, partition::partition};
+use tillflow_state::StateError;
+use tokio::sync::{broadcast, oneshot};
+
+/// Why an engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The topology or its settings.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// The data directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] crate::log::LogError),
+    /// The metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A running engine. Stopped by [`Engine::stop`]; dropped, its threads go on.
+pub struct Engine {
+    running: Arc<Running>,
+    threads: Vec<(String, JoinHandle<Result<(), String>>)>,
+}
+
+struct Running {
+    catalog: Arc<Catalog>,
+    metrics: Metrics,
+    tasks: Tasks,
+    globals: SharedGlobals,
+    expected: Vec<(String, u32)>,
+    queries: BTreeMap<(String, &'static str), QueryFn>,
+    partitions: BTreeMap<String, u32>,
+    appender: Mutex<Option<Arc<dyn Appender>>>,
+    outputs: broadcast::Sender<Arc<Committed>>,
+    stop: Arc<AtomicBool>,
+    failure: Mutex<Option<String>>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Collects what an engine consists of before its threads start.
+struct Builder {
+    catalog: Arc<Catalog>,
+    codec: Arc<Codec>,
+    metrics: Metrics,
+    wiring: Wiring,
+    globals: SharedGlobals,
+    tasks: Tasks,
+    outputs: broadcast::Sender<Arc<Committed>>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<(String, Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>)>,
+}
+
+impl Builder {
+    fn new(groups: &[Group], catalog: &Arc<Catalog>, codec: &Arc<Codec>, config: &EngineConfig) -> Result<Self, StartError> {
+        let metrics = Metrics::new()?;
+        let wiring = wire(groups, catalog, codec, config, &metrics)?;
+        Ok(Self {
+            catalog: catalog.clone(),
+            codec: codec.clone(),
+            metrics,
+            wiring,
+            globals: SharedGlobals::default(),
+            tasks: Tasks::default(),
+            outputs: broadcast::channel(tail::CAPACITY).0,
+            stop: Arc::default(),
+            workers: Vec::new(),
+        })
+    }
+
+    fn worker<L: Log + Send + 'static>(&mut self, name: String, log: L, wired: &Wired) {
+        let mut worker = Worker::new(log, &wired.group, wired.inputs.clone(), wired.partitions, &wired.shared, &self.globals, &self.tasks);
+        self.workers.push((name, Box::new(move |stop| worker.run(stop, false).map_err(|e| e.to_string()))));
+    }
+
+    /// Starts all threads. The tail is positioned first, so that nothing the workers write escapes it.
+    fn start(
+        self,
+        expected: Vec<(String, u32)>,
+        mut globals: impl Reader + 'static,
+        mut tail: impl Reader + 'static,
+        appender: Arc<dyn Appender>,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<Engine, StartError> {
+        tail::begin(&mut tail, &self.catalog)?;
+        let groups = &self.wiring.groups;
+        let queries = groups.iter().flat_map(|w| {
+            let parts = w.group.parts.iter().flat_map(|p| &p.declared.queries);
+            parts.map(|(name, answer)| ((w.group.name.to_owned(), *name), answer.clone()))
+        });
+        let running = Arc::new(Running {
+            catalog: self.catalog.clone(),
+            metrics: self.metrics,
+            tasks: self.tasks,
+            globals: self.globals.clone(),
+            expected,
+            queries: queries.collect(),
+            partitions: groups.iter().map(|w| (w.group.name.to_owned(), w.partitions)).collect(),
+            appender: Mutex::new(Some(appender)),
+            outputs: self.outputs.clone(),
+            stop: self.stop.clone(),
+            failure: Mutex::new(None),
+            wake,
+        });
+        let mut engine = Engine { running: running.clone(), threads: Vec::new() };
+        let (catalog, codec, stop, tables, topics) =
+            (self.catalog.clone(), self.codec.clone(), self.stop.clone(), self.globals, self.wiring.globals);
+        engine.spawn("globals".into(), move || tables.follow(&mut globals, &topics, &catalog, &codec, &stop).map_err(|e| e.to_string()));
+        let (catalog, codec, stop, outputs) = (self.catalog, self.codec, self.stop.clone(), self.outputs);
+        engine.spawn("tail".into(), move || tail::follow(&mut tail, &catalog, &codec, &outputs, &stop).map_err(|e| e.to_string()));
+        for (name, run) in self.workers {
+            let stop = self.stop.clone();
+            engine.spawn(name, move || run(&stop));
+        }
+        Ok(engine)
+    }
+}
+
+impl Engine {
+    /// Runs these groups on an embedded log.
+    ///
+    /// # Errors
+    /// When the topology or its settings are wrong, or the log can't be read.
+    pub fn embedded(log: &Embedded, groups: &[Group], codec: &Arc<Codec>, config: &EngineConfig) -> Result<Self, StartError> {
+        let catalog = Arc::new(log.catalog().clone());
+        let mut builder = Builder::new(groups, &catalog, codec, config)?;
+        let mut expected = Vec::new();
+        let wired = std::mem::take(&mut builder.wiring.groups);
+        for w in &wired {
+            let workers = config.workers.clamp(1, w.partitions);
+            expected.extend((0..w.partitions).map(|p| (w.group.name.to_owned(), p)));
+            for n in 0..workers {
+                let own = (0..w.partitions).filter(|p| p % workers == n).collect();
+                builder.worker(format!("{}-{n}", w.group.name), EmbeddedLog::new(log, w.group.name, own), w);
+            }
+        }
+        builder.wiring.groups = wired;
+        let (appender, _writer) = EmbeddedAppender::start(log);
+        let wake = log.clone();
+        builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, Box::new(move || wake.wake()))
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
+        let running = self.running.clone();
+        let label = name.clone();
+        self.threads.push((
+            name.clone(),
+            std::thread::spawn(move || {
+                let result = run();
+                if let Err(reason) = &result {
+                    tracing::error!(thread = label, "{reason}");
+                    running.failure.lock().get_or_insert_with(|| reason.clone());
+                    // One without the others would pretend to run.
+                    running.stop.store(true, Ordering::Release);
+                    (running.wake)();
+                }
+                result
+            }),
+        ));
+    }
+
+    /// What gateway and connectors use.
+    pub fn port(&self) -> Shop {
+        self.running.clone()
+    }
+
+    /// Whether a thread failed, or it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.running.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether every task has processed and committed all that was written.
+    pub fn is_drained(&self) -> bool {
+        let views = self.running.tasks.all();
+        self.running.expected.len() == views.len() && views.iter().all(|(_, v)| v.drained)
+    }
+
+    /// The tasks of this process.
+    pub fn tasks(&self) -> Vec<((String, u32), TaskView)> {
+        self.running.tasks.all()
+    }
+
+    /// Stops: workers commit what is done; then the threads end.
+    ///
+    /// # Errors
+    /// The first failure of a thread, in words.
+    pub fn stop(self) -> Result<(), String> {
+        self.running.stop.store(true, Ordering::Release);
+        (self.running.wake)();
+        self.running.appender.lock().take();
+        let mut failure = None;
+        for (name, thread) in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => drop(failure.get_or_insert(format!("{name}: {reason}"))),
+                Err(_) => drop(failure.get_or_insert(format!("{name}: panicked"))),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+impl Port for Running {
+    fn append(&self, records: Vec<Append>) -> oneshot::Receiver<Result<(), PortError>> {
+        let (answer, receiver) = oneshot::channel();
+        let appender = self.appender.lock().clone();
+        match (append::place(&self.catalog, records), appender) {
+            (Ok(records), Some(appender)) => appender.append(records, answer),
+            (Ok(_), None) => drop(answer.send(Err(PortError::Unavailable("shutting down".into())))),
+            (Err(e), _) => drop(answer.send(Err(e))),
+        }
+        receiver
+    }
+
+    fn query(&self, group: &str, name: &str, key: &str, rest: &str) -> Result<Option<Value>, PortError> {
+        let Some(((_, _), answer)) = self.queries.iter().find(|((g, n), _)| g == group && *n == name) else {
+            return Err(PortError::NoSuchQuery(format!("{group}/{name}")));
+        };
+        let partitions = self.partitions.get(group).copied().unwrap_or(1);
+        let view = self.tasks.get(group, partition(key.as_bytes(), partitions)).ok_or(PortError::Restoring)?;
+        let state = view.state.ok_or(PortError::Restoring)?;
+        let globals = self.globals.read();
+        let mut result = Ok(None);
+        state.read(&mut |read| {
+            result = answer(&Query { key, rest, now: view.clock, state: read, globals: &globals, place: view.place });
+        });
+        result.map_err(|e| PortError::Failed(e.to_string()))
+    }
+
+    fn queries(&self, group: &str) -> Vec<&'static str> {
+        self.queries.keys().filter(|(g, _)| g == group).map(|(_, n)| *n).collect()
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Arc<Committed>> {
+        self.outputs.subscribe()
+    }
+
+    fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    fn readiness(&self) -> Readiness {
+        let tasks: Vec<_> = self
+            .tasks
+            .all()
+            .into_iter()
+            .map(|((group, partition), view)| TaskStatus {
+                group,
+                partition,
+                state: if view.state.is_some() { "running" } else { "restoring" }.into(),
+                lag: view.lag,
+                clock: (view.clock > Timestamp::MIN).then_some(view.clock),
+                restored: view.restored,
+            })
+            .collect();
+        let waiting = tasks.iter().filter(|t| t.state != "running").count();
+        let reason = if let Some(reason) = self.failure.lock().clone() {
+            reason
+        } else if self.stop.load(Ordering::Acquire) {
+            "shutting down".into()
+        } else if !self.globals.loaded() {
+            "the broadcast tables are being read".into()
+        } else if waiting > 0 {
+            format!("{waiting} of {} tasks are being restored", tasks.len())
+        } else if tasks.len() < self.expected.len() {
+            format!("{} of {} tasks are opened", tasks.len(), self.expected.len())
+        } else {
+            String::new()
+        };
+        Readiness { ready: reason.is_empty(), reason, tasks }
+    }
+
+    fn metrics(&self) -> &prometheus::Registry {
+        &self.metrics.registry
+    }
+}

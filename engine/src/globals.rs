@@ -1,0 +1,79 @@
+//! Keeps the broadcast tables: reads their topics whole before the first event, then follows them.
+
+use crate::log::{LogError, Reader, Start, TopicPartition};
+use parking_lot::RwLock;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tillflow_engine_api::Globals;
+use tillflow_schemas::{Catalog, Codec};
+
+/// The broadcast tables of a process, shared by its workers.
+#[derive(Clone, Default)]
+pub struct SharedGlobals {
+    tables: Arc<RwLock<Globals>>,
+    loaded: Arc<AtomicBool>,
+}
+
+impl SharedGlobals {
+    /// The tables, for a batch of records.
+    pub fn read(&self) -> parking_lot::RwLockReadGuard<'_, Globals> {
+        self.tables.read()
+    }
+
+    /// Whether everything that was in the topics at start is in the tables.
+    pub fn loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Reads `topics` until `stop` is set.
+    ///
+    /// # Errors
+    /// When the log fails for good.
+    pub fn follow(
+        &self,
+        reader: &mut dyn Reader,
+        topics: &[usize],
+        catalog: &Catalog,
+        codec: &Codec,
+        stop: &AtomicBool,
+    ) -> Result<(), LogError> {
+        let partitions: Vec<_> = topics
+            .iter()
+            .flat_map(|&topic| {
+                let count = catalog.topics().get(topic).map_or(0, |t| t.partitions);
+                (0..count).map(move |partition| TopicPartition { topic, partition })
+            })
+            .collect();
+        let mut targets = Vec::new();
+        for &at in &partitions {
+            targets.push((at, reader.end(at)?));
+        }
+        reader.assign(&partitions.iter().map(|at| (*at, Start::Earliest)).collect::<Vec<_>>())?;
+        while !stop.load(Ordering::Acquire) {
+            if !self.loaded() {
+                targets.retain(|(at, end)| reader.position(*at).is_none_or(|p| p < *end));
+                if targets.is_empty() {
+                    self.loaded.store(true, Ordering::Release);
+                }
+            }
+            let records = reader.poll(Duration::from_millis(100))?;
+            if records.is_empty() {
+                continue;
+            }
+            let mut tables = self.tables.write();
+            for record in records {
+                let Some(topic) = catalog.topics().get(record.at.topic) else { continue };
+                match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
+                    Ok(event) => tables.apply(&event, record.logged_at),
+                    Err(e) => tracing::warn!(topic = topic.name, partition = record.at.partition, offset = record.offset, "not taken: {e}"),
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! What the tasks of this process are doing, for queries, readiness and metrics.
+
+use parking_lot::RwLock;
+use std::{collections::BTreeMap, sync::Arc};
+use tillflow_engine_api::Place;
+use tillflow_schemas::Timestamp;
+use tillflow_state::Snapshots;
+
+/// What one task is doing.
+#[derive(Clone)]
+pub struct TaskView {
+    /// Where it stands among its group's.
+    pub place: Place,
+    /// Its committed state; queries wait while it is restored.
+    pub state: Option<Arc<dyn Snapshots>>,
+    /// Records of the inputs not processed yet.
+    pub lag: i64,
+    /// The event clock.
+    pub clock: Timestamp,
+    /// Whether all that is written is processed and committed.
+    pub drained: bool,
+    /// Records restored and to restore, while restoring.
+    pub restored: Option<(u64, u64)>,
+}
+
+/// What the tasks of this process are doing, by group and partition.
+#[derive(Clone, Default)]
+pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>);
+
+impl Tasks {
+    /// States what a task is doing.
+    pub fn set(&self, group: &str, partition: u32, view: TaskView) {
+        self.0.write().insert((group.to_owned(), partition), view);
+    }
+
+    /// Changes what is stated of a task.
+    pub fn update(&self, group: &str, partition: u32, change: impl FnOnce(&mut TaskView)) {
+        if let Some(view) = self.0.write().get_mut(&(group.to_owned(), partition)) {
+            change(view);
+        }
+    }
+
+    /// The task is no longer here.
+    pub fn remove(&self, group: &str, partition: u32) {
+        self.0.write().remove(&(group.to_owned(), partition));
+    }
+
+    /// What a task is doing.
+    pub fn get(&self, group: &str, partition: u32) -> Option<TaskView> {
+        self.0.read().get(&(group.to_owned(), partition)).cloned()
+    }
+
+    /// All tasks.
+    pub fn all(&self) -> Vec<((String, u32), TaskView)> {
+        self.0.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
+}

@@ -1,0 +1,88 @@
+//! One input of a task: records fetched and not yet processed, decoded once.
+
+use crate::log::{Record, TopicPartition};
+use std::collections::VecDeque;
+use tillflow_schemas::{Catalog, ClockMark, Codec, Event, Record as _, Role, Timestamp};
+
+/// Header of a watermark: the partition of the task that tells it.
+pub const SOURCE: &str = "tillflow.source";
+/// Header of a watermark: milliseconds.
+pub const WATERMARK: &str = "tillflow.watermark";
+/// Header of a re-keyed record: the topic it was found in.
+pub const FOUND_IN: &str = "tillflow.topic";
+
+/// One input of a task.
+pub struct Input {
+    /// Where it is read.
+    pub at: TopicPartition,
+    /// Its role: records of the shop's own topics move the clock and may lie in a foreign partition.
+    pub role: Role,
+    /// The next offset to be processed.
+    pub position: i64,
+    /// The next offset to be fetched.
+    pub fetched: i64,
+    /// Fetched, not processed.
+    pub queue: VecDeque<Pending>,
+    /// Whether delivery is held back.
+    pub paused: bool,
+}
+
+/// A record that waits.
+pub struct Pending {
+    /// As read.
+    pub record: Record,
+    /// What it says.
+    pub content: Content,
+    /// Records are taken in the order of this; one without a time is taken at once.
+    pub time: Option<Timestamp>,
+}
+
+/// What a record says.
+pub enum Content {
+    /// It is for the processors.
+    Event(Event),
+    /// An upstream task has come this far.
+    Watermark(u32, Timestamp),
+    /// All clocks go forward to here: the end of an input.
+    Mark(Timestamp),
+    /// It can't be read, for this reason.
+    Broken(String),
+    /// It can't be read now: the registry is away.
+    Later(String),
+}
+
+/// Decodes a record once.
+pub fn decode(record: Record, catalog: &Catalog, codec: &Codec) -> Pending {
+    let content = content(&record, catalog, codec);
+    let time = match &content {
+        Content::Event(event) => event.time(),
+        Content::Mark(at) => Some(*at),
+        _ => None,
+    };
+    Pending { record, content, time }
+}
+
+fn content(record: &Record, catalog: &Catalog, codec: &Codec) -> Content {
+    if let (Some(source), Some(at)) = (number(record, SOURCE), number(record, WATERMARK)) {
+        return Content::Watermark(source as u32, Timestamp::from_millis(at));
+    }
+    let Some(mut topic) = catalog.topics().get(record.at.topic) else { return Content::Broken("of an unknown topic".into()) };
+    if topic.role == Role::Rekey {
+        let found_in = record.header(FOUND_IN).and_then(|n| std::str::from_utf8(n).ok()).and_then(|n| catalog.get(n));
+        let Some(found_in) = found_in else { return Content::Broken("re-keyed from an unknown topic".into()) };
+        topic = found_in;
+    }
+    match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
+        Ok(Event::ClockMark(ClockMark { at })) => Content::Mark(at),
+        Ok(event) => Content::Event(event),
+        Err(e) if e.is_temporary() => Content::Later(e.to_string()),
+        Err(e) => Content::Broken(e.to_string()),
+    }
+}
+
+fn number(record: &Record, header: &str) -> Option<i64> {
+    record.header(header)?.try_into().ok().map(i64::from_be_bytes)
+}
+
+/// Schema of the mark that sets clocks forward.
+pub const MARK: &str = ClockMark::SCHEMA;

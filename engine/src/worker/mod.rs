@@ -1,0 +1,304 @@
+//! A worker: one thread, one way to the log, the tasks it owns. Its loop is the engine.
+
+mod commit;
+mod dead_letter;
+pub mod input;
+mod meta;
+mod partition;
+mod restore;
+
+pub use meta::{META, Meta};
+pub use partition::{Partition, Shared, Step};
+
+use crate::{
+    globals::SharedGlobals,
+    log::{CommitError, Log, LogError, Membership, TopicPartition},
+    status::{TaskView, Tasks},
+};
+use restore::Restoring;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tillflow_engine_api::{Group, Place, Task};
+use tillflow_schemas::Timestamp;
+use tillflow_state::StateError;
+
+/// Records processed between two looks at the log, at most.
+const BURST: usize = 2_000;
+/// How long a poll waits when there is nothing to do.
+const IDLE_POLL: Duration = Duration::from_millis(50);
+/// How often lag and clocks are stated.
+const STATE_EVERY: Duration = Duration::from_millis(200);
+/// How long a failed disk is left alone before the commit is tried again.
+const DISK_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Why a worker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The log failed for good.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state failed.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// One thread's share of a group.
+pub struct Worker<L: Log> {
+    log: L,
+    group: Group,
+    /// Topics of the group's inputs.
+    inputs: Vec<usize>,
+    partitions: u32,
+    shared: Arc<Shared>,
+    globals: SharedGlobals,
+    tasks: Tasks,
+    running: BTreeMap<u32, Partition>,
+    restoring: BTreeMap<u32, Restoring>,
+    last_commit: Instant,
+    last_stated: Instant,
+}
+
+impl<L: Log> Worker<L> {
+    /// A worker of `group`, whose inputs are these topics of `partitions` partitions each.
+    pub fn new(
+        log: L,
+        group: &Group,
+        inputs: Vec<usize>,
+        partitions: u32,
+        shared: &Arc<Shared>,
+        globals: &SharedGlobals,
+        tasks: &Tasks,
+    ) -> Self {
+        Self {
+            log,
+            group: group.clone(),
+            inputs,
+            partitions,
+            shared: shared.clone(),
+            globals: globals.clone(),
+            tasks: tasks.clone(),
+            running: BTreeMap::new(),
+            restoring: BTreeMap::new(),
+            last_commit: Instant::now(),
+            last_stated: Instant::now(),
+        }
+    }
+
+    /// Runs until `stop` is set; then commits what is done and closes.
+    ///
+    /// # Errors
+    /// When log or state fail for good, or another instance took this one's place.
+    pub fn run(&mut self, stop: &AtomicBool, leave: bool) -> Result<(), WorkerError> {
+        while !stop.load(Ordering::Acquire) {
+            self.poll()?;
+            self.restore()?;
+            let idle = self.process()?;
+            if self.should_commit(idle) {
+                self.commit()?;
+            }
+            self.state_progress(false);
+        }
+        self.commit()?;
+        self.state_progress(true);
+        self.log.close(leave);
+        Ok(())
+    }
+
+    /// Takes what the log delivers: records, and changes of what this worker owns.
+    fn poll(&mut self) -> Result<(), WorkerError> {
+        let busy = self.running.values().any(Partition::has_queued) || !self.restoring.is_empty();
+        let polled = match self.log.poll(if busy { Duration::ZERO } else { IDLE_POLL }) {
+            Ok(polled) => polled,
+            Err(LogError::Unavailable(reason)) => {
+                tracing::warn!(group = self.group.name, "the log does not answer: {reason}");
+                std::thread::sleep(IDLE_POLL);
+                return Ok(());
+            }
+            Err(e) => return Err(e.into()),
+        };
+        for record in polled.records {
+            if let Some(partition) = self.running.get_mut(&record.at.partition) {
+                partition.deliver(record);
+            }
+        }
+        for change in polled.changes {
+            tracing::info!(group = self.group.name, ?change, "membership");
+            match change {
+                Membership::Assigned(partitions) => partitions.into_iter().try_for_each(|p| self.open(p))?,
+                Membership::Revoked(partitions) => {
+                    self.commit()?;
+                    self.give_up(&partitions)?;
+                }
+                Membership::Lost(partitions) => self.give_up(&partitions)?,
+            }
+        }
+        for partition in self.running.values_mut() {
+            partition.regulate(&mut self.log)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a task that is now this worker's: its store, then (where the log has changelogs) what the store lacks.
+    fn open(&mut self, number: u32) -> Result<(), WorkerError> {
+        let place = Place { partition: number, partitions: self.partitions };
+        let inputs: Vec<_> = self.inputs.iter().map(|&topic| TopicPartition { topic, partition: number }).collect();
+        self.log.settle(&inputs)?;
+        let opened = self.log.open(number)?;
+        let view = TaskView { place, state: None, lag: 0, clock: Timestamp::MIN, drained: false, restored: None };
+        self.tasks.set(self.group.name, number, view);
+        self.restoring.insert(number, Restoring::new(opened, inputs, place));
+        Ok(())
+    }
+
+    fn give_up(&mut self, partitions: &[u32]) -> Result<(), WorkerError> {
+        for number in partitions {
+            self.running.remove(number);
+            self.restoring.remove(number);
+            self.tasks.remove(self.group.name, *number);
+        }
+        Ok(self.log.release(partitions)?)
+    }
+
+    /// Moves restoring tasks on by a slice; those that are done begin to run.
+    fn restore(&mut self) -> Result<(), WorkerError> {
+        if self.restoring.is_empty() {
+            return Ok(());
+        }
+        restore::slice(&mut self.log, &mut self.restoring, self.group.name, &self.tasks, &self.shared.metrics)?;
+        if !self.globals.loaded() {
+            return Ok(());
+        }
+        let done: Vec<_> = self.restoring.iter().filter(|(_, r)| r.is_done()).map(|(n, _)| *n).collect();
+        for number in done {
+            let Some(restored) = self.restoring.remove(&number) else { continue };
+            let task = Task::new(&self.group, restored.place, restored.store);
+            let partition = Partition::new(task, &restored.inputs, &self.shared)?;
+            self.log.start(&partition.starts())?;
+            self.tasks.update(self.group.name, number, |view| {
+                view.state = Some(restored.snapshots);
+                view.restored = None;
+                view.clock = partition.clock();
+            });
+            self.running.insert(number, partition);
+        }
+        Ok(())
+    }
+
+    /// Processes records of all tasks in turn; true when none has any left.
+    fn process(&mut self) -> Result<bool, WorkerError> {
+        let globals = self.globals.read();
+        let mut idle = true;
+        let share = (BURST / self.running.len().max(1)).max(1);
+        for partition in self.running.values_mut() {
+            for _ in 0..share {
+                match partition.step(&globals, &self.log)? {
+                    Step::Processed => idle = false,
+                    Step::Waiting => break,
+                    Step::Empty => {
+                        partition.tick(&globals, &self.log)?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(idle)
+    }
+
+    /// At once when the input is drained, otherwise by time or size.
+    fn should_commit(&self, idle: bool) -> bool {
+        let dirty = self.running.values().any(Partition::is_dirty);
+        let bytes: usize = self.running.values().map(Partition::pending_bytes).sum();
+        let config = &self.shared.config;
+        dirty && (idle || self.last_commit.elapsed() >= config.commit_interval || bytes >= config.commit_bytes)
+    }
+
+    /// Commits all tasks in one transaction, and deals with what may come of it.
+    fn commit(&mut self) -> Result<(), WorkerError> {
+        let started = Instant::now();
+        let outcome = commit::commit(&mut self.log, &mut self.running);
+        self.last_commit = Instant::now();
+        let (group, metrics) = (self.group.name, &self.shared.metrics);
+        let failed = |reason: &str| metrics.commit_failures_total.with_label_values(&[group, reason]).inc();
+        match outcome {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                metrics.commit_total.with_label_values(&[group]).inc();
+                metrics.commit_latency_of(group).observe(started.elapsed().as_secs_f64());
+                let consumed: Vec<_> = self.running.values().flat_map(Partition::consumed).collect();
+                self.log.purge(&consumed);
+                Ok(())
+            }
+            Err(commit::Failed::Log(CommitError::Aborted(reason))) => {
+                failed("aborted");
+                tracing::warn!(group, "transaction aborted, going back to the last commit: {reason}");
+                self.rewind()
+            }
+            Err(commit::Failed::Log(CommitError::Unknown(reason))) => {
+                failed("unknown");
+                tracing::warn!(group, "outcome of the transaction unknown, restoring: {reason}");
+                self.reopen()
+            }
+            Err(commit::Failed::Log(CommitError::Fenced(reason))) => {
+                failed("fenced");
+                Err(LogError::Fenced(reason).into())
+            }
+            Err(commit::Failed::Log(CommitError::State(e))) => {
+                // Nothing was written: go back and try again once there may be room.
+                failed("storage");
+                tracing::error!(group, "nothing could be committed: {e}");
+                std::thread::sleep(DISK_BACKOFF);
+                self.rewind()
+            }
+            Err(commit::Failed::Local(e)) => {
+                // The log is ahead of the stores: only restore may use them again.
+                failed("local");
+                tracing::error!(group, "committed, but not written locally: {e}");
+                std::thread::sleep(DISK_BACKOFF);
+                self.reopen()
+            }
+            Err(commit::Failed::State(e)) => Err(e.into()),
+        }
+    }
+
+    /// Drops what is uncommitted and delivers it again.
+    fn rewind(&mut self) -> Result<(), WorkerError> {
+        for partition in self.running.values_mut() {
+            partition.rewind();
+            self.log.start(&partition.starts())?;
+        }
+        Ok(())
+    }
+
+    /// Closes all tasks and opens them as if they were newly assigned.
+    fn reopen(&mut self) -> Result<(), WorkerError> {
+        let numbers: Vec<_> = self.running.keys().chain(self.restoring.keys()).copied().collect();
+        self.running.clear();
+        self.restoring.clear();
+        numbers.into_iter().try_for_each(|number| self.open(number))
+    }
+
+    fn state_progress(&mut self, now: bool) {
+        if !now && self.last_stated.elapsed() < STATE_EVERY {
+            return;
+        }
+        self.last_stated = Instant::now();
+        let (group, metrics) = (self.group.name, &self.shared.metrics);
+        let mut bytes = 0;
+        for (number, partition) in &self.running {
+            let (lag, clock, drained) =
+                (partition.lag(&self.log), partition.clock(), !partition.is_dirty() && partition.is_drained(&self.log));
+            let label = number.to_string();
+            metrics.records_lag.with_label_values(&[group, &label]).set(lag);
+            metrics.watermark_ms.with_label_values(&[group, &label]).set(partition.watermark().millis());
+            bytes += partition.pending_bytes();
+            self.tasks.update(group, *number, |view| (view.lag, view.clock, view.drained) = (lag, clock, drained));
+        }
+        metrics.pending_bytes.with_label_values(&[group]).set(bytes as i64);
+    }
+}
