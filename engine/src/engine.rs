@@ -5,7 +5,7 @@ use crate::{
     config::EngineConfig,
     globals::SharedGlobals,
     log::{
-        Log, Reader,
+        Log, Reader, TopicPartition,
         embedded::{Embedded, EmbeddedLog, EmbeddedReader},
     },
     metrics::Metrics,
@@ -13,7 +13,7 @@ use crate::{
     status::{TaskView, Tasks},
     tail,
     wiring::{Wired, Wiring, WiringError, wire},
-    worker::Worker,
+    worker::{Meta, Worker},
 };
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -66,6 +66,7 @@ struct Running {
     stop: Arc<AtomicBool>,
     failure: Mutex<Option<String>>,
     wake: Box<dyn Fn() + Send + Sync>,
+    drained: Box<dyn Fn() -> Result<bool, StateError> + Send + Sync>,
 }
 
 /// Collects what an engine consists of before its threads start.
@@ -111,6 +112,7 @@ impl Builder {
         mut tail: impl Reader + 'static,
         appender: Arc<dyn Appender>,
         wake: Box<dyn Fn() + Send + Sync>,
+        drained: Box<dyn Fn() -> Result<bool, StateError> + Send + Sync>,
     ) -> Result<Engine, StartError> {
         tail::begin(&mut tail, &self.catalog)?;
         let groups = &self.wiring.groups;
@@ -131,6 +133,7 @@ impl Builder {
             stop: self.stop.clone(),
             failure: Mutex::new(None),
             wake,
+            drained,
         });
         let mut engine = Engine { running: running.clone(), threads: Vec::new() };
         let (catalog, codec, stop, tables, topics) =
@@ -166,8 +169,10 @@ impl Engine {
         }
         builder.wiring.groups = wired;
         let (appender, _writer) = EmbeddedAppender::start(log);
-        let wake = log.clone();
-        builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, Box::new(move || wake.wake()))
+        let inputs: Vec<_> = builder.wiring.groups.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
+        let (wake, read) = (log.clone(), log.clone());
+        let drained = Box::new(move || embedded_is_drained(&read, &inputs));
+        builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, Box::new(move || wake.wake()), drained)
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
@@ -199,10 +204,13 @@ impl Engine {
         self.running.stop.load(Ordering::Acquire)
     }
 
-    /// Whether every task has processed and committed all that was written.
-    pub fn is_drained(&self) -> bool {
-        let views = self.running.tasks.all();
-        self.running.expected.len() == views.len() && views.iter().all(|(_, v)| v.drained)
+    /// Whether every task has processed and committed all that was written. Exact on the embedded log: judged by what
+    /// is committed, at one moment.
+    ///
+    /// # Errors
+    /// When the state can't be read.
+    pub fn is_drained(&self) -> Result<bool, StateError> {
+        (self.running.drained)()
     }
 
     /// The tasks of this process.
@@ -228,6 +236,22 @@ impl Engine {
         }
         failure.map_or(Ok(()), Err)
     }
+}
+
+fn embedded_is_drained(log: &Embedded, groups: &[(&str, Vec<usize>, u32)]) -> Result<bool, StateError> {
+    let before = log.writes();
+    for (group, inputs, partitions) in groups {
+        for partition in 0..*partitions {
+            let meta = Meta::read(&log.state(group, partition))?;
+            for &topic in inputs {
+                let name = log.catalog().topics().get(topic).map_or("", |t| t.name.as_str());
+                if meta.offsets.get(name).copied().unwrap_or(0) < log.end(TopicPartition { topic, partition }) {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    Ok(log.writes() == before)
 }
 
 impl Port for Running {

@@ -9,4 +9,4 @@ pub mod shopper;
 pub mod subscriptions;
 mod topology;
 
-pub use topology::{customers, products};
+pub use topology::{customers, groups, products};

@@ -4,6 +4,11 @@ use serde_json::{Map, Value};
 use tillflow_engine_api::Group;
 use tillflow_schemas::{Inventory, UserEvent};
 
+/// All task groups, upstream first.
+pub fn groups(settings: &Map<String, Value>) -> Vec<Group> {
+    vec![customers(settings), products(settings)]
+}
+
 /// Everything keyed by user. Settings by section, as in `tillflow.yaml`.
 pub fn customers(settings: &Map<String, Value>) -> Group {
     // What the others need of a shopper comes first; e-mail, which follows what the others decide, last.

@@ -1,0 +1,150 @@
+//! `tillflow replay`: the same processors on recorded events, in event time, with nothing else running.
+
+mod input;
+mod output;
+
+use anyhow::{Context, Result, anyhow};
+use clap::Args;
+use indicatif::ProgressBar;
+use input::Line;
+use serde_json::{Map, Value, json};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tillflow_engine::{
+    Engine, EngineConfig,
+    log::{NewRecord, TopicPartition, embedded::Embedded},
+};
+use tillflow_schemas::{Catalog, Codec, Role, Timestamp, partition::partition};
+use tillflow_state::{Durability, Shared};
+
+/// Records appended in one write.
+const BATCH: usize = 10_000;
+
+/// Arguments of `tillflow replay`.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// Recorded topics as [TOPIC=]FILE: JSON lines or CSV, plain, .gz or .zst; `-` is stdin; user_events where no topic is named
+    #[arg(required = true, value_name = "[TOPIC=]FILE")]
+    pub files: Vec<String>,
+    /// Write TOPIC.jsonl of every output topic, and summary.json, into this directory
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Set the clock to this time at the end, instead of the last record's: timers until then fire
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Print the summary as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the replay and returns its summary.
+///
+/// # Errors
+/// When a file can't be read, the settings are wrong, or a directory can't be written.
+pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32) -> Result<Value> {
+    let catalog = Catalog::built_in(partitions)?;
+    let until = args.until.as_deref().map(|t| Timestamp::parse(t).map_err(|e| anyhow!("--until: {e}"))).transpose()?;
+    let reading = bar(None, "reading");
+    let lines = input::read(&args.files, &catalog, |n| reading.inc(n))?;
+    reading.finish_and_clear();
+    let events = lines.iter().filter(|l| catalog.topics().get(l.topic).is_some_and(|t| t.role == Role::Input)).count();
+
+    let directory = tempfile::tempdir().context("a temporary directory")?;
+    let log = Embedded::open(directory.path(), &catalog, Durability::Volatile, &Shared::new(256 << 20, 128 << 20))?;
+    let end = until.into_iter().chain(lines.iter().map(|l| l.at)).max().unwrap_or(Timestamp::MIN);
+    fill(&log, lines, end)?;
+    let config = EngineConfig { idle_clock: false, check_future: false, ..EngineConfig::default() };
+    let engine = Engine::embedded(&log, &tillflow_processors::groups(settings), &Arc::new(Codec::json()), &config)?;
+    wait_until_drained(&engine)?;
+    engine.stop().map_err(|e| anyhow!(e))?;
+
+    if let Some(dir) = &args.out {
+        std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    }
+    let outputs = output::write(&log, args.out.as_deref())?;
+    let summary = json!({"events": events, "outputs": outputs});
+    if let Some(dir) = &args.out {
+        write_summary(dir, &summary)?;
+    }
+    Ok(summary)
+}
+
+fn write_summary(dir: &Path, summary: &Value) -> Result<()> {
+    let path = dir.join("summary.json");
+    std::fs::write(&path, format!("{summary:#}\n")).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Puts the records into the log, and after them the mark that sets every clock to the end.
+fn fill(log: &Embedded, lines: Vec<Line>, end: Timestamp) -> Result<()> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for line in lines {
+        let partitions = log.catalog().topics().get(line.topic).map_or(1, |t| t.partitions);
+        let home = line.key.as_ref().map_or(0, |k| partition(k.as_bytes(), partitions));
+        let to = TopicPartition { topic: line.topic, partition: home };
+        batch.push(NewRecord {
+            to,
+            at: line.at.max(Timestamp::EARLIEST),
+            key: line.key.map(String::into_bytes),
+            value: line.value,
+            headers: Vec::new(),
+        });
+        if batch.len() == BATCH {
+            log.write(&batch, std::iter::empty())?;
+            batch.clear();
+        }
+    }
+    if end > Timestamp::MIN {
+        batch.extend(marks(log.catalog(), end)?);
+    }
+    Ok(log.write(&batch, std::iter::empty())?)
+}
+
+/// The marks that set the clock of every task forward to `at`.
+///
+/// # Errors
+/// When the list of topics has none for them.
+pub fn marks(catalog: &Catalog, at: Timestamp) -> Result<Vec<NewRecord>> {
+    let topic = catalog.of_schema("clock_mark").context("no topic holds clock marks")?;
+    let index = catalog.index(&topic.name).unwrap_or_default();
+    let value = serde_json::to_vec(&json!({"at": at}))?;
+    let mark = |partition| NewRecord {
+        to: TopicPartition { topic: index, partition },
+        at,
+        key: None,
+        value: Some(value.clone()),
+        headers: Vec::new(),
+    };
+    Ok((0..topic.partitions).map(mark).collect())
+}
+
+fn wait_until_drained(engine: &Engine) -> Result<()> {
+    let progress = bar(Some(0), "processing");
+    let mut most = 0;
+    loop {
+        if engine.is_stopping() {
+            anyhow::bail!("the engine stopped: {}", engine.port().readiness().reason);
+        }
+        if engine.is_drained()? {
+            progress.finish_and_clear();
+            return Ok(());
+        }
+        let lag: i64 = engine.tasks().iter().map(|(_, view)| view.lag).sum();
+        most = most.max(lag);
+        progress.set_length(most.unsigned_abs());
+        progress.set_position((most - lag).unsigned_abs());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A progress bar on stderr, hidden where that is no terminal.
+fn bar(length: Option<u64>, what: &'static str) -> ProgressBar {
+    let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    bar.set_message(what);
+    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}") {
+        bar.set_style(style);
+    }
+    bar
+}
