@@ -12,10 +12,12 @@ pub fn groups(settings: &Map<String, Value>) -> Vec<Group> {
 /// Everything keyed by user. Settings by section, as in `tillflow.yaml`.
 pub fn customers(settings: &Map<String, Value>) -> Group {
     // What the others need of a shopper comes first; e-mail, which follows what the others decide, last.
-    Group::new::<UserEvent>("customers", None, settings).with::<crate::shopper::Shopper>("shopper")
+    Group::new::<UserEvent>("customers", None, settings)
+        .with::<crate::shopper::Shopper>("shopper")
+        .with::<crate::recommendations::ShopperStage>("recommendations")
 }
 
 /// Everything keyed by product. Its clock is the customers' watermarks.
 pub fn products(settings: &Map<String, Value>) -> Group {
-    Group::new::<Inventory>("products", Some("customers"), settings)
+    Group::new::<Inventory>("products", Some("customers"), settings).with::<crate::recommendations::ProductStage>("recommendations")
 }

@@ -1,0 +1,223 @@
+//! What to show: neighbours of what the shopper is looking at, less what makes no sense, diversified, filled up with
+//! what is popular.
+
+use super::{RecommendationsSettings, association::rounded, session::Session};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::sync::Arc;
+use tillflow_schemas::{Product, ProductId, ProductStatus, RecommendedItem, Related, RelatedProducts, Timestamp};
+
+/// Reasons given with an item.
+const REASONS: usize = 3;
+
+/// A product the ranking starts from, and how much it counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seed {
+    /// Which.
+    pub product: ProductId,
+    /// Beside the others; the first counts 1.
+    pub weight: f64,
+}
+
+/// Products in order of importance as seeds, each different one once.
+pub fn seeds<'a>(products: impl IntoIterator<Item = &'a ProductId>, settings: &RecommendationsSettings) -> Vec<Seed> {
+    let mut seeds: Vec<Seed> = Vec::new();
+    let mut weight = 1.0;
+    for product in products {
+        if seeds.len() == settings.seeds {
+            break;
+        }
+        if seeds.iter().all(|s| s.product != *product) {
+            seeds.push(Seed { product: product.clone(), weight });
+            weight *= settings.recency;
+        }
+    }
+    seeds
+}
+
+/// The products of a session, the latest first.
+pub fn latest_first(session: &Session) -> impl Iterator<Item = &ProductId> {
+    session.items.iter().rev().map(|s| &s.product)
+}
+
+/// What is known of products "now".
+pub trait Shop {
+    /// Its published neighbours.
+    fn related(&self, product: &str) -> Option<Arc<RelatedProducts>>;
+    /// Its catalogue record.
+    fn product(&self, product: &str) -> Option<Arc<Product>>;
+    /// Its stock.
+    fn status(&self, product: &str) -> Option<Arc<ProductStatus>>;
+}
+
+/// What must not be shown.
+#[derive(Clone, Debug, Default)]
+pub struct Unwanted<'a> {
+    /// Lies in the cart, was just viewed or just bought.
+    pub at_hand: FxHashSet<&'a str>,
+    /// Bought of late; recommended again only if replenishable.
+    pub bought: FxHashSet<&'a str>,
+}
+
+impl Unwanted<'_> {
+    /// Whether a product may be shown. What has no stock or catalogue record may.
+    pub fn admits(&self, product: &str, shop: &impl Shop, now: Timestamp) -> bool {
+        if self.at_hand.contains(product) || shop.status(product).is_some_and(|s| s.stock_level.is_some_and(|level| level <= 0)) {
+            return false;
+        }
+        let record = shop.product(product);
+        let gated = record.as_ref().is_some_and(|p| p.early_access_until.is_some_and(|until| until > now));
+        let again = record.as_ref().is_some_and(|p| p.tags.iter().any(|t| t == "replenishable"));
+        !gated && (again || !self.bought.contains(product))
+    }
+}
+
+/// All neighbours of the seeds, best first: the weighted sum of what each seed says of it; ties by id.
+pub fn neighbours_of(seeds: &[Seed], shop: &impl Shop) -> Vec<RecommendedItem> {
+    let lists: Vec<_> = seeds.iter().filter_map(|seed| Some((seed, shop.related(seed.product.as_str())?))).collect();
+    let mut found: FxHashMap<&str, Vec<(f64, &ProductId)>> = FxHashMap::default();
+    for (seed, list) in &lists {
+        for Related { product_id, score, .. } in &list.related {
+            found.entry(product_id.as_str()).or_default().push((seed.weight * score, &seed.product));
+        }
+    }
+    let mut items: Vec<RecommendedItem> = found
+        .into_iter()
+        .map(|(product, mut parts)| {
+            let score = rounded(parts.iter().map(|(part, _)| part).sum());
+            parts.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let because = parts.into_iter().take(REASONS).map(|(_, seed)| seed.clone()).collect();
+            RecommendedItem { product_id: product.into(), score, because }
+        })
+        .collect();
+    items.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));
+    items
+}
+
+/// A product shown because many look at it, not because of another.
+pub fn popular(product_id: ProductId, share: f64) -> RecommendedItem {
+    RecommendedItem { product_id, score: rounded(share), because: Vec::new() }
+}
+
+/// The first `items` of the candidates that `admits` lets pass, group after group. Within a group, which comes best
+/// first, at most `items_per_category` are of one category as long as others of the group are left.
+pub fn pick(
+    groups: impl IntoIterator<Item = Vec<RecommendedItem>>,
+    admits: impl Fn(&str) -> bool,
+    shop: &impl Shop,
+    settings: &RecommendationsSettings,
+) -> Vec<RecommendedItem> {
+    let mut taken: FxHashSet<ProductId> = FxHashSet::default();
+    let mut by_category: FxHashMap<String, usize> = FxHashMap::default();
+    let mut picked = Vec::new();
+    for group in groups {
+        let mut spare = Vec::new();
+        for item in group {
+            if picked.len() == settings.items {
+                return picked;
+            }
+            if taken.contains(&item.product_id) || !admits(item.product_id.as_str()) {
+                continue;
+            }
+            taken.insert(item.product_id.clone());
+            let category = shop.product(item.product_id.as_str()).map(|p| p.category.clone()).filter(|c| !c.is_empty());
+            let full = category.is_some_and(|category| {
+                let n = by_category.entry(category).or_default();
+                *n += 1;
+                *n > settings.items_per_category
+            });
+            if full { spare.push(item) } else { picked.push(item) }
+        }
+        let room = settings.items.saturating_sub(picked.len());
+        picked.extend(spare.into_iter().take(room));
+    }
+    picked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Default)]
+    struct Shelf {
+        related: BTreeMap<String, Arc<RelatedProducts>>,
+        products: BTreeMap<String, Arc<Product>>,
+        stock: BTreeMap<String, i64>,
+    }
+
+    impl Shelf {
+        fn relate(&mut self, product: &str, related: &[(&str, f64)]) {
+            let related = related.iter().map(|(p, score)| Related { product_id: (*p).into(), score: *score, count: 1 }).collect();
+            self.related.insert(product.into(), Arc::new(RelatedProducts { product_id: product.into(), related }));
+        }
+        fn stock_up(&mut self, product: Product) {
+            self.products.insert(product.product_id.to_string(), Arc::new(product));
+        }
+    }
+
+    impl Shop for Shelf {
+        fn related(&self, product: &str) -> Option<Arc<RelatedProducts>> {
+            self.related.get(product).cloned()
+        }
+        fn product(&self, product: &str) -> Option<Arc<Product>> {
+            self.products.get(product).cloned()
+        }
+        fn status(&self, product: &str) -> Option<Arc<ProductStatus>> {
+            let stock_level = Some(*self.stock.get(product)?);
+            Some(Arc::new(ProductStatus { product_id: product.into(), stock_level, price: None, at: Timestamp::MIN }))
+        }
+    }
+
+    fn names(items: &[RecommendedItem]) -> Vec<&str> {
+        items.iter().map(|i| i.product_id.as_str()).collect()
+    }
+
+    #[test]
+    fn the_latest_product_speaks_loudest_and_each_item_says_because_of_what() {
+        let mut shop = Shelf::default();
+        shop.relate("tea", &[("cup", 0.5), ("pot", 0.3)]);
+        shop.relate("rum", &[("pot", 0.4), ("mug", 0.2)]);
+        let settings = RecommendationsSettings { recency: 0.5, ..RecommendationsSettings::default() };
+        let seeds = seeds([&"rum".into(), &"tea".into(), &"rum".into()], &settings);
+        assert_eq!(seeds.iter().map(|s| s.weight).collect::<Vec<_>>(), [1.0, 0.5]);
+        let items = neighbours_of(&seeds, &shop);
+        assert_eq!(
+            items.iter().map(|i| (i.product_id.as_str(), i.score)).collect::<Vec<_>>(),
+            [("pot", 0.55), ("cup", 0.25), ("mug", 0.2)]
+        );
+        assert_eq!(items[0].because, [ProductId::from("rum"), ProductId::from("tea")]);
+    }
+
+    #[test]
+    fn what_is_at_hand_bought_sold_out_or_not_yet_on_sale_is_not_shown() {
+        let now = Timestamp::from_millis(1_000);
+        let mut shop = Shelf::default();
+        let product = |id: &str| Product { product_id: id.into(), ..Product::default() };
+        shop.stock_up(Product { tags: vec!["replenishable".into()], ..product("milk") });
+        shop.stock_up(Product { early_access_until: Some(Timestamp::from_millis(1_001)), ..product("soon") });
+        shop.stock_up(Product { early_access_until: Some(now), ..product("now") });
+        shop.stock = [("gone".to_owned(), 0), ("oversold".to_owned(), -2), ("there".to_owned(), 1)].into();
+        let unwanted = Unwanted { at_hand: ["cart"].into_iter().collect(), bought: ["milk", "book"].into_iter().collect() };
+        let admitted: Vec<&str> = ["cart", "book", "milk", "gone", "oversold", "there", "soon", "now", "unheard"]
+            .into_iter()
+            .filter(|p| unwanted.admits(p, &shop, now))
+            .collect();
+        assert_eq!(admitted, ["milk", "there", "now", "unheard"]);
+    }
+
+    #[test]
+    fn a_category_fills_only_its_share_while_others_are_left() {
+        let mut shop = Shelf::default();
+        for id in ["t1", "t2", "t3", "c1"] {
+            let category = if id.starts_with('t') { "tea" } else { "cup" };
+            shop.stock_up(Product { product_id: id.into(), category: category.into(), ..Product::default() });
+        }
+        let item = |id: &str| RecommendedItem { product_id: id.into(), score: 1.0, because: vec![] };
+        let settings = RecommendationsSettings { items: 4, items_per_category: 1, ..RecommendationsSettings::default() };
+        let candidates = ["t1", "t2", "t2", "t3", "c1", "other"].map(item);
+        assert_eq!(names(&pick([candidates.to_vec()], |_| true, &shop, &settings)), ["t1", "c1", "other", "t2"]);
+        assert_eq!(names(&pick([candidates.to_vec()], |p| p != "c1", &shop, &settings)), ["t1", "other", "t2", "t3"]);
+        let (related, popular) = (vec![item("t1"), item("t2")], vec![item("other")]);
+        assert_eq!(names(&pick([related, popular], |_| true, &shop, &settings)), ["t1", "t2", "other"], "what is related comes first");
+    }
+}
