@@ -102,12 +102,12 @@ pub fn evaluate(
     let mut just_seen = BTreeMap::new();
     let repeats = if protocol.repeats { Repeats::Listed } else { Repeats::Dropped };
     for event in in_time_order(test) {
-        if let (UserEventKind::ProductViewed { product_id, .. }, Some(user)) = (&event.kind, event.who()) {
-            if let Some(before) = just_seen.insert(user.clone(), product_id.clone()) {
-                let list = recommender.rank(user, protocol.top, repeats);
-                quality.count(&list, product_id, before == *product_id);
-                listed.extend(list);
-            }
+        if let (UserEventKind::ProductViewed { product_id, .. }, Some(user)) = (&event.kind, event.who())
+            && let Some(before) = just_seen.insert(user.clone(), product_id.clone())
+        {
+            let list = recommender.rank(user, protocol.top, repeats);
+            quality.count(&list, product_id, before == *product_id);
+            listed.extend(list);
         }
         if protocol.frozen { recommender.follow(&event) } else { recommender.learn(&event) }
     }
