@@ -1,10 +1,14 @@
 //! The one place where bytes become events and events become bytes.
 
 use crate::{
-    DecodeError, Event, Format, RegistryError, Topic,
-    framing::{Framing, framing},
+    Catalog, DecodeError, Event, Format, RegistryError, SchemaRegistry, Topic,
+    avro::{self, Reader},
+    error::shorten,
+    framing::{Framing, frame, framing},
+    registry::{self, WriterSchema},
 };
-use std::borrow::Cow;
+use parking_lot::RwLock;
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// The longest value that is read, in bytes: an order of 10,000 items with the longest ids fits.
 pub const LONGEST_VALUE: usize = 8 * 1024 * 1024;
@@ -28,13 +32,55 @@ impl CodecError {
 }
 
 /// Reads and writes the values of all topics.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tillflow_schemas::{BuiltInRegistry, Catalog, Codec};
+/// let catalog = Catalog::built_in(4).unwrap();
+/// let topic = catalog.get("product_prices").unwrap();
+/// let json = br#"{"product_id": "p1", "price": "110.00", "currency": "EUR", "since": "2026-03-01T10:00:00.000Z"}"#;
+///
+/// assert_eq!(Codec::json().encode(topic, json).unwrap(), json.as_slice());
+///
+/// let codec = Codec::with_registry(Arc::new(BuiltInRegistry::default()), "");
+/// let bytes = codec.encode(topic, json).unwrap();
+/// assert_eq!(bytes.first(), Some(&0));
+/// assert_eq!(codec.decode(topic, None, Some(&bytes)), codec.decode(topic, None, Some(json)));
+/// ```
 #[derive(Debug, Default)]
-pub struct Codec {}
+pub struct Codec {
+    registry: Option<Arc<dyn SchemaRegistry>>,
+    /// `topics.prefix`, which subjects carry and [`Topic::name`] does not.
+    prefix: String,
+    /// How to read what a writer's schema wrote, by its id and our schema's name. An id means one schema for ever,
+    /// so neither a match nor a misfit changes.
+    readers: RwLock<HashMap<u32, HashMap<String, Fit>>>,
+    /// The ids our own schemas have, by topic.
+    ids: RwLock<HashMap<String, u32>>,
+}
+
+type Fit = Result<Arc<Reader>, DecodeError>;
 
 impl Codec {
     /// JSON alone: no registry is configured.
     pub fn json() -> Self {
-        Self {}
+        Self::default()
+    }
+
+    /// JSON and Avro; `prefix` is `topics.prefix`, empty where none is configured.
+    pub fn with_registry(registry: Arc<dyn SchemaRegistry>, prefix: &str) -> Self {
+        Self { registry: Some(registry), prefix: prefix.to_owned(), ..Self::default() }
+    }
+
+    /// Registers the schemas of all topics that will be written as Avro, so that a registry that is absent or
+    /// refuses is known before the first record. Without a registry there is nothing to do.
+    ///
+    /// # Errors
+    /// The registry could not be asked, or refuses.
+    pub fn prepare(&self, catalog: &Catalog) -> Result<(), CodecError> {
+        let Some(registry) = &self.registry else { return Ok(()) };
+        let mut written = catalog.topics().iter().filter(|t| t.format == Format::Avro);
+        written.try_for_each(|topic| self.id(registry.as_ref(), topic).map(drop))
     }
 
     /// The event in a record. A value may be JSON or framed Avro, whatever the topic's format says; a null
@@ -54,7 +100,10 @@ impl Codec {
         let key = text(key).ok().flatten();
         match framing(value)? {
             Framing::Json => Ok(Event::decode(&topic.schema, key, Some(value))?),
-            Framing::Avro { id, .. } => Err(DecodeError::at("", format!("Avro with schema id {id}, but no registry is configured")).into()),
+            Framing::Avro { id, datum } => {
+                let json = self.reader(id, &topic.schema)?.to_json(datum)?;
+                Ok(Event::decode(&topic.schema, key, Some(&json))?)
+            }
         }
     }
 
@@ -65,31 +114,58 @@ impl Codec {
     /// [`CodecError::Record`] where the value does not fit the topic's schema, [`CodecError::Registry`] where
     /// the schema could not be registered.
     pub fn encode<'a>(&self, topic: &Topic, json: &'a [u8]) -> Result<Cow<'a, [u8]>, CodecError> {
-        match topic.format {
-            Format::Json | Format::Bytes | Format::Avro => Ok(Cow::Borrowed(json)),
-        }
+        let Some(registry) = self.registry.as_ref().filter(|_| topic.format == Format::Avro) else {
+            return Ok(Cow::Borrowed(json));
+        };
+        let schema = own(topic)?;
+        let datum = schema.encode(json)?;
+        Ok(Cow::Owned(frame(self.id(registry.as_ref(), topic)?, &datum)))
     }
+
+    fn reader(&self, id: u32, schema: &str) -> Result<Arc<Reader>, CodecError> {
+        if let Some(fit) = self.readers.read().get(&id).and_then(|by_schema| by_schema.get(schema)) {
+            return Ok(fit.clone()?);
+        }
+        let registry = self
+            .registry
+            .as_ref()
+            .ok_or_else(|| DecodeError::at("", format!("Avro with the schema id {id}, but no registry is configured (registry.url)")))?;
+        let Some(writer) = registry.schema(id)? else {
+            return Err(DecodeError::at("", format!("Avro with the schema id {id}, which the registry does not know")).into());
+        };
+        let fit = fit(id, &writer, schema);
+        self.readers.write().entry(id).or_default().insert(schema.to_owned(), fit.clone());
+        Ok(fit?)
+    }
+
+    fn id(&self, registry: &dyn SchemaRegistry, topic: &Topic) -> Result<u32, CodecError> {
+        if let Some(id) = self.ids.read().get(&topic.name) {
+            return Ok(*id);
+        }
+        let id = registry.register(&registry::subject(&self.prefix, &topic.name), own(topic)?.text())?;
+        self.ids.write().insert(topic.name.clone(), id);
+        Ok(id)
+    }
+}
+
+fn own(topic: &Topic) -> Result<Arc<avro::Schema>, DecodeError> {
+    avro::built_in(&topic.schema).ok_or_else(|| DecodeError::at("", format!("{} has no Avro schema", topic.name)))
+}
+
+fn fit(id: u32, writer: &WriterSchema, schema: &str) -> Fit {
+    let unusable = |reason: String| DecodeError::at("", format!("the schema id {id} is of no use: {reason}"));
+    if writer.kind != "AVRO" {
+        return Err(unusable(format!("it is {}, not AVRO", shorten(&writer.kind))));
+    }
+    let writer = avro::Schema::parse_with(&writer.text, &writer.references).map_err(|e| unusable(e.to_string()))?;
+    let ours = avro::built_in(schema).ok_or_else(|| DecodeError::at("", format!("'{}' has no Avro schema", shorten(schema))))?;
+    if !writer.is_record() {
+        return Err(unusable("it is no record".into()));
+    }
+    Ok(Arc::new(Reader::new(&writer, Some(&ours))))
 }
 
 fn text(key: Option<&[u8]>) -> Result<Option<&str>, DecodeError> {
     key.map(|k| std::str::from_utf8(k).map_err(|e| DecodeError::at("key", format!("not UTF-8: byte {} breaks it", e.valid_up_to()))))
         .transpose()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Catalog;
-
-    #[test]
-    fn json_is_read_and_passed_through_without_a_registry() {
-        let catalog = Catalog::built_in(4).unwrap();
-        let codec = Codec::json();
-        let inventory = catalog.get("inventory").unwrap();
-        let json = br#" {"stock_level": 15, "last_updated": 1772352000000}"#;
-        let Event::Inventory(v) = codec.decode(inventory, Some(b"p1"), Some(json)).unwrap() else { panic!() };
-        assert_eq!((v.product_id.as_str(), v.stock_level), ("p1", 15));
-        let prices = catalog.get("price_changes").unwrap();
-        assert!(matches!(codec.encode(prices, b"{}").unwrap(), Cow::Borrowed(b"{}")));
-    }
 }

@@ -107,7 +107,6 @@ macro_rules! events {
             /// # Errors
             /// Names the field that is wrong.
             pub fn decode(schema: &str, key: Option<&str>, value: Option<&[u8]>) -> Result<Self, DecodeError> {
-                #[allow(unreachable_patterns, reason = "user events have a faster way, above their general one")]
                 match schema {
                     $($rschema => {
                         let id = key.unwrap_or_default();

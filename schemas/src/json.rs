@@ -36,14 +36,15 @@ pub fn from_value<T: Deserialize<'static>>(value: Value) -> Result<T, DecodeErro
     serde_path_to_error::deserialize(value).map_err(|e| DecodeError::at(field(e.path()), shorten_reason(&e.inner().to_string())))
 }
 
-/// The path as the sender knows it: without what stands for "the value itself".
+/// The path as the sender knows it: without what stands for "the value itself" or "somewhere in here".
 fn field(path: &serde_path_to_error::Path) -> String {
     let path = path.to_string();
     let path = path.strip_suffix(crate::money::AS_IT_STANDS).unwrap_or(&path);
-    path.strip_suffix('.').unwrap_or(path).to_owned()
+    path.trim_end_matches(['.', '?']).to_owned()
 }
 
-fn shorten_reason(reason: &str) -> String {
+/// At most 200 characters of somebody else's words.
+pub(crate) fn shorten_reason(reason: &str) -> String {
     match reason.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
         None => reason.to_owned(),

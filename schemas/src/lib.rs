@@ -22,7 +22,9 @@ mod money;
 mod output;
 pub mod partition;
 mod reference;
-mod registry;
+pub mod registry;
+#[cfg(test)]
+mod tests;
 mod time;
 mod topics;
 mod user_event;
@@ -43,7 +45,7 @@ pub use output::{
 pub use reference::{
     Badge, Campaign, Challenge, Change, Consent, ConsentStatus, Customer, Plan, PricingRule, Product, Reward, SegmentDefinition, Template,
 };
-pub use registry::RegistryError;
+pub use registry::{BuiltInRegistry, ConfluentRegistry, RegistryError, SchemaRegistry};
 pub use time::Timestamp;
 pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Role, Topic};
 pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};

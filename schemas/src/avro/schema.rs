@@ -103,8 +103,8 @@ impl Schema {
     /// Says what is wrong with it, or with one of the others.
     pub fn parse_with(text: &str, others: &[String]) -> Result<Self, SchemaError> {
         let wrong = |e: apache_avro::Error| SchemaError(shorten_long(&e.to_string()));
-        let others = others.iter().map(|o| only_known_logical_types(o)).collect::<Result<Vec<_>, _>>()?;
-        let (parsed, rest) = Parsed::parse_str_with_list(&only_known_logical_types(text)?, &others).map_err(wrong)?;
+        let others = others.iter().map(|o| prepared(o)).collect::<Result<Vec<_>, _>>()?;
+        let (parsed, rest) = Parsed::parse_str_with_list(&prepared(text)?, &others).map_err(wrong)?;
         let mut compiler = Compiler { shapes: Vec::new(), by_name: HashMap::new(), definitions: HashMap::new() };
         for schema in &rest {
             if let Some(name) = schema.name() {
@@ -118,6 +118,15 @@ impl Schema {
     /// The text it was parsed from.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether its values are records, as those of all topics are.
+    pub fn is_record(&self) -> bool {
+        match self.shape(self.root) {
+            Shape::Record { .. } => true,
+            Shape::Union(branches) => branches.iter().any(|b| matches!(self.shape(*b), Shape::Record { .. })),
+            _ => false,
+        }
     }
 
     pub(crate) fn root(&self) -> ShapeId {
@@ -157,30 +166,53 @@ impl Shape {
     }
 }
 
-/// The schema without the logical types that mean nothing here. `apache-avro` keeps no difference between a uuid
-/// that is a string and one that is fixed, and their bytes differ; without the logical type they do not meet.
-fn only_known_logical_types(text: &str) -> Result<String, SchemaError> {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(members) => {
-                let known = ["decimal", "date", "timestamp-millis", "timestamp-micros", "timestamp-nanos"];
-                if members.get("logicalType").is_some_and(|t| !t.as_str().is_some_and(|t| known.contains(&t))) {
-                    members.shift_remove("logicalType");
-                }
-                members.values_mut().for_each(strip);
-            }
-            Value::Array(values) => values.iter_mut().for_each(strip),
-            _ => {}
-        }
-    }
+/// The schema with valid names and without the logical types that mean nothing here: `apache-avro` panics at the
+/// former, and of the latter keeps no difference between a uuid that is a string and one that is fixed.
+fn prepared(text: &str) -> Result<String, SchemaError> {
     // A registry may answer with the bare name of a primitive type, which is JSON only in quotes.
     let mut value = match serde_json::from_str(text) {
         Ok(value) => value,
         Err(_) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase()) => Value::String(text.to_owned()),
         Err(e) => return Err(SchemaError(format!("not JSON: {e}"))),
     };
-    strip(&mut value);
+    prepare(&mut value)?;
     Ok(value.to_string())
+}
+
+fn prepare(schema: &mut Value) -> Result<(), SchemaError> {
+    match schema {
+        Value::String(name) => check_name(name),
+        Value::Array(branches) => branches.iter_mut().try_for_each(prepare),
+        Value::Object(members) => {
+            const KNOWN: [&str; 5] = ["decimal", "date", "timestamp-millis", "timestamp-micros", "timestamp-nanos"];
+            if members.get("logicalType").is_some_and(|t| !t.as_str().is_some_and(|t| KNOWN.contains(&t))) {
+                members.shift_remove("logicalType");
+            }
+            for name in ["name", "namespace"] {
+                match members.get(name) {
+                    None => {}
+                    Some(Value::String(given)) if given.is_empty() && name == "namespace" => {}
+                    Some(Value::String(given)) => check_name(given)?,
+                    Some(other) => return Err(SchemaError(format!("{} is no {name}", shorten(&other.to_string())))),
+                }
+            }
+            for alias in members.get("aliases").and_then(Value::as_array).into_iter().flatten() {
+                check_name(alias.as_str().unwrap_or_default())?;
+            }
+            for part in ["type", "items", "values"] {
+                members.get_mut(part).map_or(Ok(()), prepare)?;
+            }
+            members.get_mut("fields").and_then(Value::as_array_mut).into_iter().flatten().try_for_each(prepare)
+        }
+        other => Err(SchemaError(format!("{other} is no type"))),
+    }
+}
+
+/// Names are words joined by dots.
+fn check_name(name: &str) -> Result<(), SchemaError> {
+    let word =
+        |w: &str| w.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if name.split('.').all(word) { Ok(()) } else { Err(SchemaError(format!("'{}' is no name", shorten(name)))) }
 }
 
 fn shorten_long(text: &str) -> String {
