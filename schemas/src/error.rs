@@ -28,7 +28,12 @@ impl std::error::Error for DecodeError {}
 
 /// At most 40 characters of `text`, for error messages that must not grow with their input.
 pub fn shorten(text: &str) -> String {
-    match text.char_indices().nth(40) {
+    shorten_to(40, text)
+}
+
+/// At most so many characters of `text`.
+pub(crate) fn shorten_to(most: usize, text: &str) -> String {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }

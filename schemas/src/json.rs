@@ -1,6 +1,9 @@
 //! Reading JSON with errors that name the field, and the checks every record shares.
 
-use crate::{DecodeError, Money, Timestamp, error::shorten};
+use crate::{
+    DecodeError, Money, Timestamp,
+    error::{shorten, shorten_to},
+};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -20,7 +23,7 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, T>(&mut reader) {
             Err(e) => {
-                let reason = shorten_reason(&e.inner().to_string());
+                let reason = shorten_to(200, &e.inner().to_string());
                 DecodeError::at(field(e.path()), if e.inner().is_data() { reason } else { format!("not JSON: {reason}") })
             }
             Ok(_) => DecodeError::at("", "not JSON: something follows the value"),
@@ -33,22 +36,14 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
 /// # Errors
 /// A field of a wrong type.
 pub fn from_value<T: Deserialize<'static>>(value: Value) -> Result<T, DecodeError> {
-    serde_path_to_error::deserialize(value).map_err(|e| DecodeError::at(field(e.path()), shorten_reason(&e.inner().to_string())))
+    serde_path_to_error::deserialize(value).map_err(|e| DecodeError::at(field(e.path()), shorten_to(200, &e.inner().to_string())))
 }
 
 /// The path as the sender knows it: without what stands for "the value itself" or "somewhere in here".
 fn field(path: &serde_path_to_error::Path) -> String {
     let path = path.to_string();
     let path = path.strip_suffix(crate::money::AS_IT_STANDS).unwrap_or(&path);
-    path.trim_end_matches(['.', '?']).to_owned()
-}
-
-/// At most 200 characters of somebody else's words.
-pub(crate) fn shorten_reason(reason: &str) -> String {
-    match reason.char_indices().nth(200) {
-        Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
-        None => reason.to_owned(),
-    }
+    shorten_to(100, path.trim_end_matches(['.', '?']))
 }
 
 /// Reads an optional identifier sent as text or as a whole number, as many shops' systems do.

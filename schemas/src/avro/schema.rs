@@ -1,6 +1,6 @@
 //! An Avro schema as a flat list of shapes: names are resolved once, recursion is an index.
 
-use crate::error::shorten;
+use crate::error::{shorten, shorten_to};
 use apache_avro::schema::{Name, Namespace, RecordField, Schema as Parsed};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -102,7 +102,7 @@ impl Schema {
     /// # Errors
     /// Says what is wrong with it, or with one of the others.
     pub fn parse_with(text: &str, others: &[String]) -> Result<Self, SchemaError> {
-        let wrong = |e: apache_avro::Error| SchemaError(shorten_long(&e.to_string()));
+        let wrong = |e: apache_avro::Error| SchemaError(shorten_to(300, &e.to_string()));
         let others = others.iter().map(|o| prepared(o)).collect::<Result<Vec<_>, _>>()?;
         let (parsed, rest) = Parsed::parse_str_with_list(&prepared(text)?, &others).map_err(wrong)?;
         let mut compiler = Compiler { shapes: Vec::new(), by_name: HashMap::new(), definitions: HashMap::new() };
@@ -213,13 +213,6 @@ fn check_name(name: &str) -> Result<(), SchemaError> {
     let word =
         |w: &str| w.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if name.split('.').all(word) { Ok(()) } else { Err(SchemaError(format!("'{}' is no name", shorten(name)))) }
-}
-
-fn shorten_long(text: &str) -> String {
-    match text.char_indices().nth(300) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
 }
 
 struct Compiler<'a> {

@@ -140,7 +140,7 @@ impl ConfluentRegistry {
         }
         let failure = serde_json::from_str::<Failure>(&body).ok();
         let words = match &failure {
-            Some(f) if !f.message.is_empty() => format!("{status}: {}", crate::json::shorten_reason(&f.message)),
+            Some(f) if !f.message.is_empty() => format!("{status}: {}", crate::error::shorten_to(200, &f.message)),
             _ => format!("{status}"),
         };
         match (status, failure) {

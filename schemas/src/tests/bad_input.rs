@@ -43,7 +43,7 @@ fn not_json_not_utf_8_and_nothing() {
     let deep = format!("{{\"a\":{}", "[".repeat(1_000_000));
     says(deep.as_bytes(), "a: not JSON: EOF");
     let deep = words(Codec::json().decode(&topic("campaigns"), Some(b"c"), Some(deep.as_bytes())));
-    assert!(deep.starts_with("not JSON: recursion limit exceeded"), "{deep}");
+    assert!(deep.contains("not JSON: recursion limit exceeded") && deep.len() < 400, "{deep}");
 }
 
 #[test]
