@@ -34,11 +34,11 @@ test: ## set up what is missing, then every test: unit, property, simulation, Ka
 
 simulate: ## more seeds through the simulation (SEEDS=1000)
 	@scripts/setup demo
-	@TILLFLOW_SEEDS=$(SEEDS) scripts/test --simulate $(ARGS)
+	@SEEDS=$(SEEDS) scripts/test --simulate $(ARGS)
 
 torture: ## processes killed, brokers restarted, connections cut, for a while (FOR=10m)
 	@scripts/setup test
-	@TILLFLOW_TORTURE_FOR=$(FOR) scripts/test --torture $(ARGS)
+	@TORTURE_FOR=$(FOR) scripts/test --torture $(ARGS)
 
 bench: ## the side-by-side benchmarks: a table, and a JSON file
 	@scripts/setup bench

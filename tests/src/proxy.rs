@@ -1,0 +1,251 @@
+//! A TCP proxy on the loopback address that fails as it is told to.
+//!
+//! In front of Kafka it knows which request a response belongs to, so that exactly the answer to a commit can be
+//! lost while everything else goes through. In front of anything else it passes bytes, or doesn't.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// Kafka's requests, by the number each has in the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the protocol's")]
+#[repr(i16)]
+pub enum Api {
+    Produce = 0,
+    Fetch = 1,
+    ListOffsets = 2,
+    Metadata = 3,
+    OffsetCommit = 8,
+    OffsetFetch = 9,
+    FindCoordinator = 10,
+    JoinGroup = 11,
+    Heartbeat = 12,
+    LeaveGroup = 13,
+    SyncGroup = 14,
+    InitProducerId = 22,
+    AddPartitionsToTxn = 24,
+    AddOffsetsToTxn = 25,
+    EndTxn = 26,
+    TxnOffsetCommit = 28,
+}
+
+/// What happens to a request instead of what should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The broker does it; its answer is lost with the connection.
+    LoseResponse,
+    /// The broker does it; its answer never comes, though the connection stays.
+    SwallowResponse,
+    /// The connection ends before the broker has the request.
+    LoseRequest,
+}
+
+/// A running proxy. Its connections end when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: SocketAddr,
+    kafka: bool,
+    /// Faults still to happen, by the request they are for, in order.
+    faults: Mutex<HashMap<i16, VecDeque<Fault>>>,
+    happened: Mutex<u32>,
+    /// Both ends of each connection, to cut it.
+    connections: Mutex<Vec<(TcpStream, TcpStream)>>,
+    down: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl Proxy {
+    /// In front of any TCP server on the loopback address.
+    ///
+    /// # Panics
+    /// When no port is to be had.
+    #[must_use]
+    pub fn tcp(target_port: u16) -> Self {
+        Self::start(0, target_port, false)
+    }
+
+    pub(crate) fn kafka(port: u16, target_port: u16) -> Self {
+        Self::start(port, target_port, true)
+    }
+
+    fn start(port: u16, target_port: u16, kafka: bool) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port for the proxy");
+        let address = listener.local_addr().expect("its address");
+        let shared = Arc::new(Shared {
+            target: SocketAddr::from(([127, 0, 0, 1], target_port)),
+            kafka,
+            faults: Mutex::default(),
+            happened: Mutex::default(),
+            connections: Mutex::default(),
+            down: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                if accepting.ended.load(Ordering::SeqCst) {
+                    break;
+                }
+                // While down, a connection is closed as soon as it is made.
+                if let (Ok(client), false) = (client, accepting.down.load(Ordering::SeqCst)) {
+                    let _ = accepting.connect(client);
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// `127.0.0.1:PORT`, where clients connect.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Its port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// The next `times` requests of this kind meet the fault, whichever client sends them.
+    pub fn fail(&self, api: Api, fault: Fault, times: usize) {
+        let mut faults = self.shared.faults.lock().unwrap();
+        faults.entry(api as i16).or_default().extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// How many faults have happened.
+    #[must_use]
+    pub fn happened(&self) -> u32 {
+        *self.shared.happened.lock().unwrap()
+    }
+
+    /// Ends all connections there are; new ones are taken.
+    pub fn cut(&self) {
+        for (client, server) in self.shared.connections.lock().unwrap().drain(..) {
+            let _ = client.shutdown(Shutdown::Both);
+            let _ = server.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// An outage: ends all connections, and every new one.
+    pub fn go_down(&self) {
+        self.shared.down.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// The end of the outage.
+    pub fn come_up(&self) {
+        self.shared.down.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::SeqCst);
+        self.cut();
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// Requests of one connection that wait for their response, with the fault that awaits it.
+type Pending = Arc<Mutex<HashMap<i32, Fault>>>;
+
+impl Shared {
+    fn connect(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
+        let server = TcpStream::connect(self.target)?;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        self.connections.lock().unwrap().push((client.try_clone()?, server.try_clone()?));
+        let pending = Pending::default();
+        let (to_server, to_client) = (server.try_clone()?, client.try_clone()?);
+        let (shared, requests) = (Arc::clone(self), Arc::clone(&pending));
+        let (there, back) = (client.try_clone()?, server.try_clone()?);
+        thread::spawn(move || {
+            let _ = if shared.kafka { shared.pass_requests(&there, &to_server, &requests) } else { pass_bytes(&there, &to_server) };
+            end(&there, &to_server);
+        });
+        let shared = Arc::clone(self);
+        thread::spawn(move || {
+            let _ = if shared.kafka { shared.pass_responses(&back, &to_client, &pending) } else { pass_bytes(&back, &to_client) };
+            end(&back, &to_client);
+        });
+        Ok(())
+    }
+
+    fn pass_requests(&self, mut client: &TcpStream, mut server: &TcpStream, pending: &Pending) -> io::Result<()> {
+        while let Some(frame) = read_frame(&mut client)? {
+            // Size, API key (16 bits), its version (16), correlation id (32).
+            let fault = frame.get(4..6).and_then(|bytes| self.next_fault(i16::from_be_bytes(bytes.try_into().ok()?)));
+            match (fault, frame.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes)) {
+                (Some(Fault::LoseRequest), _) => {
+                    self.count();
+                    return Ok(());
+                }
+                (Some(fault), Some(correlation)) => {
+                    pending.lock().unwrap().insert(correlation, fault);
+                }
+                _ => {}
+            }
+            server.write_all(&frame)?;
+        }
+        Ok(())
+    }
+
+    fn pass_responses(&self, mut server: &TcpStream, mut client: &TcpStream, pending: &Pending) -> io::Result<()> {
+        while let Some(frame) = read_frame(&mut server)? {
+            // Size, correlation id (32 bits).
+            let correlation = frame.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
+            let fault = correlation.and_then(|correlation| pending.lock().unwrap().remove(&correlation));
+            match fault {
+                None => client.write_all(&frame)?,
+                Some(Fault::SwallowResponse) => self.count(),
+                Some(Fault::LoseResponse | Fault::LoseRequest) => {
+                    self.count();
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_fault(&self, api: i16) -> Option<Fault> {
+        self.faults.lock().unwrap().get_mut(&api)?.pop_front()
+    }
+
+    fn count(&self) {
+        *self.happened.lock().unwrap() += 1;
+    }
+}
+
+/// One frame with its size in front, or none at the end of the stream.
+fn read_frame(stream: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
+    let mut size = [0; 4];
+    match stream.read_exact(&mut size) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let mut frame = size.to_vec();
+    frame.resize(4 + u32::from_be_bytes(size) as usize, 0);
+    stream.read_exact(&mut frame[4..])?;
+    Ok(Some(frame))
+}
+
+fn pass_bytes(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
+    io::copy(&mut from, &mut to).map(|_| ())
+}
+
+fn end(one: &TcpStream, other: &TcpStream) {
+    let _ = one.shutdown(Shutdown::Both);
+    let _ = other.shutdown(Shutdown::Both);
+}
