@@ -18,7 +18,6 @@ pub struct Run {
     environment: Vec<(String, String)>,
     files: Arc<Scratch>,
     limit: Duration,
-    keys: bool,
 }
 
 /// A command that has ended.
@@ -72,7 +71,6 @@ impl Run {
             environment: Vec::new(),
             files: Arc::new(scratch("tillflow")),
             limit: Duration::from_secs(120),
-            keys: false,
         }
     }
 

@@ -209,7 +209,10 @@ impl Kafka {
     ///
     /// # Panics
     /// When it fails as a whole.
-    pub fn administer<T>(&self, command: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> Result<T, KafkaError>) -> T {
+    pub fn administer<T>(
+        &self,
+        command: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> Result<T, KafkaError>,
+    ) -> T {
         let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -49,7 +49,8 @@ fn keys_are_placed_as_java_clients_place_them() {
     kafka.create_topic(&topic, 4, &[]);
     kafka.send(&topic, (0..200).map(|n| (format!("user{n}"), "{}")));
     for record in kafka.read(&topic) {
-        assert_eq!(record.partition, tillflow_schemas::partition::of(record.key().as_bytes(), 4), "{}", record.key());
+        let expected = tillflow_schemas::partition::partition(record.key().as_bytes(), 4);
+        assert_eq!(u32::try_from(record.partition).unwrap(), expected, "{}", record.key());
     }
 }
 
@@ -108,7 +109,7 @@ fn a_consumer_behind_the_proxy_survives_an_outage() {
     let mut all = TopicPartitionList::new();
     all.add_partition_offset("seen", 0, Offset::Beginning).unwrap();
     consumer.assign(&all).unwrap();
-    let mut next = || {
+    let next = || {
         until_some("a record", LIMIT, || {
             let message = consumer.poll(Duration::from_millis(100))?.ok()?;
             Some(String::from_utf8(message.payload()?.to_vec()).unwrap())
@@ -158,7 +159,9 @@ fn the_mail_server_keeps_what_it_accepts_and_refuses_when_told() {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     let mail = "Subject: Your\r\n  cart\r\nTo: a@example.com\r\n\r\n..hello\r\n.\r\n";
     let mut codes = Vec::new();
-    for say in ["", "EHLO me", "MAIL FROM:<shop@example.com>", "RCPT TO:<a@example.com>", "DATA", mail, "RCPT TO:<a@example.com>", "DATA", mail] {
+    for say in
+        ["", "EHLO me", "MAIL FROM:<shop@example.com>", "RCPT TO:<a@example.com>", "DATA", mail, "RCPT TO:<a@example.com>", "DATA", mail]
+    {
         if !say.is_empty() {
             stream.write_all(say.as_bytes()).unwrap();
             if !say.ends_with('\n') {
@@ -178,7 +181,7 @@ fn the_mail_server_keeps_what_it_accepts_and_refuses_when_told() {
 #[test]
 fn a_browser_runs_a_page() {
     let browser = Browser::start();
-    let mut page = browser.open("data:text/html,<h1>Till</h1><script>setTimeout(() => document.title = 'flow', 50)</script>");
+    let mut page = browser.open("data:text/html,<meta name=viewport content=width=device-width><h1>Till</h1><script>setTimeout(() => document.title = 'flow', 50)</script>");
     page.wait_until("document.title === 'flow'");
     assert_eq!(page.text(), "Till");
     assert_eq!(page.errors(), &[] as &[String]);
