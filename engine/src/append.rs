@@ -14,7 +14,8 @@ const WAITING: usize = 4_096;
 /// Requests written at once, at most.
 const TOGETHER: usize = 256;
 
-type Answer = oneshot::Sender<Result<(), PortError>>;
+/// Where a request's answer goes.
+pub type Answer = oneshot::Sender<Result<(), PortError>>;
 
 /// Appends on behalf of the gateway.
 pub trait Appender: Send + Sync {

@@ -5,8 +5,9 @@ use crate::{
     config::EngineConfig,
     globals::SharedGlobals,
     log::{
-        Log, Reader, TopicPartition,
+        Log, LogError, Reader, TopicPartition,
         embedded::{Embedded, EmbeddedLog, EmbeddedReader},
+        kafka::{Kafka, KafkaAppender, KafkaLog, KafkaReader, Stores, drained as kafka_drained},
     },
     metrics::Metrics,
     port::{Append, Committed, Port, PortError, Readiness, Shop, TaskStatus},
@@ -41,7 +42,7 @@ pub enum StartError {
     State(#[from] StateError),
     /// The log.
     #[error(transparent)]
-    Log(#[from] crate::log::LogError),
+    Log(#[from] LogError),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -66,8 +67,11 @@ struct Running {
     stop: Arc<AtomicBool>,
     failure: Mutex<Option<String>>,
     wake: Box<dyn Fn() + Send + Sync>,
-    drained: Box<dyn Fn() -> Result<bool, StateError> + Send + Sync>,
+    drained: Drained,
 }
+
+type Drained = Box<dyn Fn() -> Result<bool, LogError> + Send + Sync>;
+type Work = Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>;
 
 /// Collects what an engine consists of before its threads start.
 struct Builder {
@@ -79,7 +83,7 @@ struct Builder {
     tasks: Tasks,
     outputs: broadcast::Sender<Arc<Committed>>,
     stop: Arc<AtomicBool>,
-    workers: Vec<(String, Box<dyn FnOnce(&AtomicBool) -> Result<(), String> + Send>)>,
+    workers: Vec<(String, Work)>,
 }
 
 impl Builder {
@@ -99,9 +103,15 @@ impl Builder {
         })
     }
 
-    fn worker<L: Log + Send + 'static>(&mut self, name: String, log: L, wired: &Wired) {
-        let mut worker = Worker::new(log, &wired.group, wired.inputs.clone(), wired.partitions, &wired.shared, &self.globals, &self.tasks);
-        self.workers.push((name, Box::new(move |stop| worker.run(stop, false).map_err(|e| e.to_string()))));
+    /// Adds a worker; its way to the log is made on its own thread.
+    fn worker<L: Log>(&mut self, name: String, join: impl FnOnce() -> Result<L, LogError> + Send + 'static, wired: &Wired) {
+        let (group, inputs, partitions, shared) = (wired.group.clone(), wired.inputs.clone(), wired.partitions, wired.shared.clone());
+        let (globals, tasks) = (self.globals.clone(), self.tasks.clone());
+        let run = move |stop: &AtomicBool| {
+            let log = join().map_err(|e| e.to_string())?;
+            Worker::new(log, &group, inputs, partitions, &shared, &globals, &tasks).run(stop, false).map_err(|e| e.to_string())
+        };
+        self.workers.push((name, Box::new(run)));
     }
 
     /// Starts all threads. The tail is positioned first, so that nothing the workers write escapes it.
@@ -112,7 +122,7 @@ impl Builder {
         mut tail: impl Reader + 'static,
         appender: Arc<dyn Appender>,
         wake: Box<dyn Fn() + Send + Sync>,
-        drained: Box<dyn Fn() -> Result<bool, StateError> + Send + Sync>,
+        drained: Drained,
     ) -> Result<Engine, StartError> {
         tail::begin(&mut tail, &self.catalog)?;
         let groups = &self.wiring.groups;
@@ -164,15 +174,37 @@ impl Engine {
             expected.extend((0..w.partitions).map(|p| (w.group.name.to_owned(), p)));
             for n in 0..workers {
                 let own = (0..w.partitions).filter(|p| p % workers == n).collect();
-                builder.worker(format!("{}-{n}", w.group.name), EmbeddedLog::new(log, w.group.name, own), w);
+                let (log, group) = (log.clone(), w.group.name);
+                builder.worker(format!("{group}-{n}"), move || Ok(EmbeddedLog::new(&log, group, own)), w);
             }
         }
         builder.wiring.groups = wired;
         let (appender, _writer) = EmbeddedAppender::start(log);
         let inputs: Vec<_> = builder.wiring.groups.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
         let (wake, read) = (log.clone(), log.clone());
-        let drained = Box::new(move || embedded_is_drained(&read, &inputs));
+        let drained = Box::new(move || Ok(embedded_is_drained(&read, &inputs)?));
         builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, Box::new(move || wake.wake()), drained)
+    }
+
+    /// Runs these groups on Kafka, whose topics are as declared. Stores lie in `stores`.
+    ///
+    /// # Errors
+    /// When the topology or its settings are wrong, or the cluster can't be reached.
+    pub fn kafka(kafka: &Kafka, stores: &Stores, groups: &[Group], codec: &Arc<Codec>, config: &EngineConfig) -> Result<Self, StartError> {
+        let mut builder = Builder::new(groups, &kafka.catalog, codec, config)?;
+        let wired = std::mem::take(&mut builder.wiring.groups);
+        for w in &wired {
+            for n in 0..config.workers.clamp(1, w.partitions) {
+                let (kafka, group, inputs, stores) = (kafka.clone(), w.group.name, w.inputs.clone(), stores.clone());
+                builder.worker(format!("{group}-{n}"), move || KafkaLog::join(&kafka, group, n, &inputs, &stores), w);
+            }
+        }
+        let inputs: Vec<_> = wired.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
+        builder.wiring.groups = wired;
+        let cluster = kafka.clone();
+        let drained = Box::new(move || kafka_drained(&cluster, &inputs));
+        let (globals, tail) = (KafkaReader::new(kafka, false)?, KafkaReader::new(kafka, false)?);
+        builder.start(Vec::new(), globals, tail, Arc::new(KafkaAppender::new(kafka)?), Box::new(|| {}), drained)
     }
 
     fn spawn(&mut self, name: String, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
@@ -209,7 +241,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the state can't be read.
-    pub fn is_drained(&self) -> Result<bool, StateError> {
+    pub fn is_drained(&self) -> Result<bool, LogError> {
         (self.running.drained)()
     }
 

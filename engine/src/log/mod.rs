@@ -1,6 +1,7 @@
 //! The log that the engine runs on. Three implementations: Kafka, an embedded one, and one for simulation.
 
 pub mod embedded;
+pub mod kafka;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_schemas::Timestamp;
@@ -91,6 +92,9 @@ pub enum CommitError {
     /// Another worker took this one's place.
     #[error("fenced: {0}")]
     Fenced(String),
+    /// The log refuses for good: rights are missing.
+    #[error("refused: {0}")]
+    Denied(String),
     /// The log applied nothing since the disk failed.
     #[error(transparent)]
     State(#[from] StateError),
@@ -171,6 +175,9 @@ pub trait Log {
 
     /// Committed records from `position` on, as far as the log knows now.
     fn lag(&self, input: TopicPartition, position: i64) -> i64;
+
+    /// The next offset to be delivered of an input: it moves past control records and compaction's gaps too.
+    fn reached(&self, input: TopicPartition) -> i64;
 
     /// Gives partitions up, after a revocation.
     ///

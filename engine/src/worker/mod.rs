@@ -7,6 +7,7 @@ mod meta;
 mod partition;
 mod restore;
 
+pub use commit::POSITION;
 pub use meta::{META, Meta};
 pub use partition::{Partition, Shared, Step};
 
@@ -201,6 +202,7 @@ impl<L: Log> Worker<L> {
                     Step::Processed => idle = false,
                     Step::Waiting => break,
                     Step::Empty => {
+                        partition.pass_gaps(&self.log);
                         partition.tick(&globals, &self.log)?;
                         break;
                     }
@@ -247,6 +249,10 @@ impl<L: Log> Worker<L> {
             Err(commit::Failed::Log(CommitError::Fenced(reason))) => {
                 failed("fenced");
                 Err(LogError::Fenced(reason).into())
+            }
+            Err(commit::Failed::Log(CommitError::Denied(reason))) => {
+                failed("denied");
+                Err(LogError::Fatal(reason).into())
             }
             Err(commit::Failed::Log(CommitError::State(e))) => {
                 // Nothing was written: go back and try again once there may be room.

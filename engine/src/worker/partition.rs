@@ -358,6 +358,19 @@ impl Partition {
         Ok(())
     }
 
+    /// Takes what lies behind the last record, such as control records, as consumed. To be called when all delivered
+    /// records are processed.
+    pub fn pass_gaps(&mut self, log: &dyn Log) {
+        for input in self.inputs.iter_mut().filter(|i| i.queue.is_empty()) {
+            let reached = log.reached(input.at);
+            if reached > input.position {
+                input.position = reached;
+                input.fetched = input.fetched.max(reached);
+                self.moved = true;
+            }
+        }
+    }
+
     /// Whether all that was written to its inputs is processed.
     pub fn is_drained(&self, log: &dyn Log) -> bool {
         self.inputs.iter().all(|i| i.queue.is_empty() && !log.has_more(i.at, i.fetched))

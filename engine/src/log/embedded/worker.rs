@@ -83,6 +83,10 @@ impl Log for EmbeddedLog {
         (self.log.end(input) - position).max(0)
     }
 
+    fn reached(&self, input: TopicPartition) -> i64 {
+        self.positions.get(&input).copied().unwrap_or(0)
+    }
+
     fn release(&mut self, partitions: &[u32]) -> Result<(), LogError> {
         self.positions.retain(|at, _| !partitions.contains(&at.partition));
         Ok(())

@@ -1,0 +1,164 @@
+//! How to reach the cluster, and the client configurations derived from it.
+
+use crate::log::{LogError, TopicPartition};
+use rdkafka::{ClientConfig, TopicPartitionList, error::KafkaError, types::RDKafkaErrorCode};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tillflow_schemas::Catalog;
+
+/// How to reach the cluster.
+#[derive(Clone, Debug)]
+pub struct KafkaSettings {
+    /// `host:port,…`
+    pub brokers: String,
+    /// Prefix of consumer groups and transactional ids.
+    pub app_id: String,
+    /// Stable name of this instance; static member ids are made from it.
+    pub instance_id: String,
+    /// Goes before every topic name.
+    pub prefix: String,
+    /// Replicas of topics that are created; `None` is the broker's default.
+    pub replication: Option<i32>,
+    /// After so long without a heartbeat a member counts as dead.
+    pub session_timeout: Duration,
+    /// Further librdkafka settings, such as `security.protocol` and `sasl.*`.
+    pub options: BTreeMap<String, String>,
+}
+
+/// A cluster, with the list of topics.
+#[derive(Clone)]
+pub struct Kafka {
+    /// How to reach it.
+    pub settings: Arc<KafkaSettings>,
+    /// The list of topics.
+    pub catalog: Arc<Catalog>,
+}
+
+/// Longest wait for a broker's answer to a single question.
+pub const ANSWER: Duration = Duration::from_secs(10);
+
+impl Kafka {
+    /// The cluster of these settings.
+    pub fn new(settings: KafkaSettings, catalog: &Arc<Catalog>) -> Self {
+        Self { settings: Arc::new(settings), catalog: catalog.clone() }
+    }
+
+    /// A topic's name on the cluster.
+    pub fn name(&self, topic: usize) -> String {
+        let name = self.catalog.topics().get(topic).map_or("", |t| t.name.as_str());
+        format!("{}{name}", self.settings.prefix)
+    }
+
+    /// The topic of a name on the cluster.
+    pub fn topic(&self, name: &str) -> Option<usize> {
+        self.catalog.index(name.strip_prefix(self.settings.prefix.as_str())?)
+    }
+
+    /// A list of partitions, for librdkafka.
+    pub fn list(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for at in partitions {
+            list.add_partition(&self.name(at.topic), at.partition as i32);
+        }
+        list
+    }
+
+    /// The consumer group of a task group.
+    pub fn group(&self, group: &str) -> String {
+        format!("{}.{group}", self.settings.app_id)
+    }
+
+    /// The transactional id of a worker.
+    pub fn transactional_id(&self, group: &str, worker: u32) -> String {
+        format!("{}.{group}.{}-{worker}", self.settings.app_id, self.settings.instance_id)
+    }
+
+    fn base(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.settings.brokers);
+        config.set("socket.keepalive.enable", "true");
+        config.set("reconnect.backoff.ms", "20");
+        config.set("reconnect.backoff.max.ms", "1000");
+        // Each produces and consumes tens of records a second at least; idle connections are not worth closing.
+        config.set("connections.max.idle.ms", "0");
+        config.set("broker.address.family", "any");
+        for (key, value) in &self.settings.options {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// A consumer's configuration.
+    pub fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.base();
+        config.set("group.id", group);
+        config.set("enable.auto.commit", "false");
+        config.set("enable.auto.offset.store", "false");
+        config.set("auto.offset.reset", "error");
+        config.set("isolation.level", "read_committed");
+        config.set("fetch.wait.max.ms", "50");
+        config.set("fetch.queue.backoff.ms", "5");
+        config.set("fetch.error.backoff.ms", "50");
+        config.set("queued.max.messages.kbytes", "16384");
+        config.set("fetch.message.max.bytes", "2097152");
+        config.set("topic.metadata.refresh.interval.ms", "60000");
+        config
+    }
+
+    /// The configuration of a worker's consumer.
+    pub fn member(&self, group: &str, worker: u32) -> ClientConfig {
+        let mut config = self.consumer(&self.group(group));
+        config.set("group.protocol", "classic");
+        config.set("group.instance.id", format!("{}-{group}-{worker}", self.settings.instance_id));
+        config.set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("session.timeout.ms", self.settings.session_timeout.as_millis().to_string());
+        config.set("heartbeat.interval.ms", (self.settings.session_timeout.as_millis() / 4).to_string());
+        config.set("max.poll.interval.ms", "300000");
+        config
+    }
+
+    /// A producer's configuration.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        config.set("enable.idempotence", "true");
+        config.set("compression.type", "lz4");
+        config.set("linger.ms", "2");
+        config.set("batch.size", "1000000");
+        config.set("message.max.bytes", "10000000");
+        config.set("queue.buffering.max.messages", "2000000");
+        config.set("queue.buffering.max.kbytes", "262144");
+        config.set("partitioner", "murmur2_random");
+        config
+    }
+
+    /// The configuration of a worker's producer.
+    pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("transactional.id", transactional_id);
+        config.set("transaction.timeout.ms", "10000");
+        // Back-to-back transactions otherwise cost 100 ms each: the coordinator answers CONCURRENT_TRANSACTIONS while it
+        // writes the last one's markers.
+        config.set("retry.backoff.ms", "10");
+        config
+    }
+}
+
+/// What an error of the client means for the engine.
+pub fn classify(what: &str, error: &KafkaError) -> LogError {
+    use RDKafkaErrorCode as E;
+    let text = format!("{what}: {error}");
+    match error.rdkafka_error_code() {
+        Some(E::FencedInstanceId) => {
+            LogError::Fenced(format!("{text}; another process runs with this instance id: give each its own instance.id"))
+        }
+        Some(
+            E::TopicAuthorizationFailed
+            | E::GroupAuthorizationFailed
+            | E::ClusterAuthorizationFailed
+            | E::TransactionalIdAuthorizationFailed,
+        ) => LogError::Fatal(format!("{text}; grant the rights that docs/kafka.md lists")),
+        Some(E::Authentication | E::SaslAuthenticationFailed | E::UnsupportedSASLMechanism | E::UnsupportedVersion) => {
+            LogError::Fatal(format!("{text}; check kafka.options"))
+        }
+        _ => LogError::Unavailable(text),
+    }
+}

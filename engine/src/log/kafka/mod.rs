@@ -1,0 +1,24 @@
+//! Apache Kafka as the log: classic group protocol with static ids, one transactional producer a worker.
+//!
+//! What is known of librdkafka here, each read in its source or measured: control records move a consumer's position;
+//! a rebalance may be answered after the poll that brought it, with an empty list at first; `ListOffsets` of a
+//! read-committed consumer gives the last stable offset.
+
+mod append;
+mod client;
+mod context;
+mod drained;
+mod reader;
+mod settle;
+mod stores;
+mod topics;
+mod transaction;
+mod worker;
+
+pub use append::KafkaAppender;
+pub use client::{Kafka, KafkaSettings};
+pub use drained::drained;
+pub use reader::KafkaReader;
+pub use stores::Stores;
+pub use topics::{Difference, apply, check, plan};
+pub use worker::KafkaLog;

@@ -1,0 +1,157 @@
+//! What the list of topics asks for against what the cluster has.
+
+use super::{
+    client::{ANSWER, Kafka, classify},
+    context::Quiet,
+};
+use crate::log::LogError;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    consumer::{BaseConsumer, Consumer},
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, time::Duration};
+use tillflow_schemas::{Cleanup, Role, Topic};
+
+/// One difference between the list and the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "difference", rename_all = "snake_case")]
+pub enum Difference {
+    /// The topic does not exist.
+    Missing {
+        /// Its name on the cluster.
+        topic: String,
+        /// Partitions it is to have.
+        partitions: u32,
+    },
+    /// It has fewer partitions than declared.
+    TooFew {
+        /// Its name on the cluster.
+        topic: String,
+        /// Partitions it has.
+        has: u32,
+        /// Partitions it is to have.
+        wants: u32,
+        /// Widening it would move keys away from their state.
+        keyed: bool,
+    },
+    /// It has more partitions than declared.
+    TooMany {
+        /// Its name on the cluster.
+        topic: String,
+        /// Partitions it has.
+        has: u32,
+        /// Partitions it is to have.
+        wants: u32,
+    },
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missing { topic, partitions } => write!(f, "{topic} does not exist; it is to have {partitions} partitions"),
+            Self::TooFew { topic, has, wants, .. } => write!(f, "{topic} has {has} partitions, {wants} are declared"),
+            Self::TooMany { topic, has, wants } => {
+                write!(f, "{topic} has {has} partitions, only {wants} are declared: set topics.partitions to {has}")
+            }
+        }
+    }
+}
+
+/// Compares the list with the cluster.
+///
+/// # Errors
+/// When the cluster does not answer.
+pub fn plan(kafka: &Kafka) -> Result<Vec<Difference>, LogError> {
+    let client: BaseConsumer<Quiet> =
+        kafka.consumer(&format!("{}.reader", kafka.settings.app_id)).create_with_context(Quiet).map_err(|e| classify("topics", &e))?;
+    let metadata = client.fetch_metadata(None, ANSWER).map_err(|e| classify("the cluster at brokers", &e))?;
+    let has: BTreeMap<_, _> =
+        metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name(), t.partitions().len() as u32)).collect();
+    let mut differences = Vec::new();
+    for (index, topic) in kafka.catalog.topics().iter().enumerate() {
+        let (name, wants) = (kafka.name(index), topic.partitions);
+        match has.get(name.as_str()) {
+            None => differences.push(Difference::Missing { topic: name, partitions: wants }),
+            Some(&has) if has < wants => {
+                differences.push(Difference::TooFew { topic: name, has, wants, keyed: topic.role != Role::Output })
+            }
+            Some(&has) if has > wants => differences.push(Difference::TooMany { topic: name, has, wants }),
+            Some(_) => {}
+        }
+    }
+    Ok(differences)
+}
+
+/// Refuses to start on topics that are missing or of another partition count.
+///
+/// # Errors
+/// Names every topic that differs, and says what to do.
+pub fn check(differences: &[Difference]) -> Result<(), LogError> {
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<_> = differences.iter().map(|d| format!("  {d}")).collect();
+    Err(LogError::Fatal(format!("the cluster's topics are not as declared; see `tillflow topics plan`:\n{}", list.join("\n"))))
+}
+
+/// Creates missing topics and widens outputs; never deletes, never widens what state is keyed by.
+///
+/// # Errors
+/// When the cluster refuses.
+pub async fn apply(kafka: &Kafka, differences: &[Difference]) -> Result<(), LogError> {
+    let admin: AdminClient<Quiet> = kafka.producer().create_with_context(Quiet).map_err(|e| classify("topics", &e))?;
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    let replication = kafka.settings.replication.unwrap_or(-1);
+    let mut settings = BTreeMap::new();
+    for (index, topic) in kafka.catalog.topics().iter().enumerate() {
+        settings.insert(kafka.name(index), options_of(topic));
+    }
+    let mut new = Vec::new();
+    let mut wider = Vec::new();
+    for difference in differences {
+        match difference {
+            Difference::Missing { topic, partitions } => {
+                let mut creation = NewTopic::new(topic, *partitions as i32, TopicReplication::Fixed(replication));
+                for (key, value) in settings.get(topic).into_iter().flatten() {
+                    creation = creation.set(key, value);
+                }
+                new.push(creation);
+            }
+            Difference::TooFew { topic, wants, keyed: false, .. } => wider.push(NewPartitions::new(topic, *wants as usize)),
+            _ => {}
+        }
+    }
+    let mut results = Vec::new();
+    if !new.is_empty() {
+        results.extend(admin.create_topics(&new, &options).await.map_err(|e| classify("creating topics", &e))?);
+    }
+    if !wider.is_empty() {
+        results.extend(admin.create_partitions(&wider, &options).await.map_err(|e| classify("widening topics", &e))?);
+    }
+    for result in results {
+        match result {
+            Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(LogError::Fatal(format!("{topic}: the cluster refuses it: {code}"))),
+        }
+    }
+    Ok(())
+}
+
+fn options_of(topic: &Topic) -> Vec<(&'static str, String)> {
+    let mut options = vec![("message.timestamp.type", "LogAppendTime".to_owned())];
+    match topic.cleanup {
+        Cleanup::Compact => {
+            options.push(("cleanup.policy", "compact".into()));
+            options.push(("max.compaction.lag.ms", (7 * 24 * 3_600_000_i64).to_string()));
+            options.push(("segment.bytes", (64 << 20).to_string()));
+        }
+        Cleanup::Delete => {
+            options.push(("cleanup.policy", "delete".into()));
+            options.push(("retention.ms", topic.retention.map_or(-1, |r| r.as_millis() as i64).to_string()));
+        }
+    }
+    // An order of 10,000 items is larger than the default of a megabyte.
+    options.push(("max.message.bytes", (10 << 20).to_string()));
+    options
+}

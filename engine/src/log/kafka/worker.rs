@@ -1,0 +1,252 @@
+//! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
+
+use super::{
+    client::{ANSWER, Kafka, classify},
+    context::{MemberContext, unassign},
+    reader::{KafkaReader, record},
+    settle::settle,
+    stores::{OpenStores, Stores},
+    transaction::Writer,
+};
+use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    types::RDKafkaErrorCode,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+use tillflow_schemas::Role;
+
+/// Records taken in one poll, at most.
+const BATCH: usize = 4_000;
+/// How often the ends of the inputs are asked for, and positions looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A worker's way to Kafka.
+pub struct KafkaLog {
+    kafka: Kafka,
+    group: &'static str,
+    changelog: usize,
+    consumer: BaseConsumer<MemberContext>,
+    writer: Writer,
+    stores: OpenStores,
+    reader: KafkaReader,
+    started: BTreeSet<TopicPartition>,
+    ends: BTreeMap<TopicPartition, i64>,
+    positions: BTreeMap<TopicPartition, i64>,
+    looked: Instant,
+}
+
+impl KafkaLog {
+    /// Joins `group` as its `worker`-th member of this instance. `inputs` are the group's topics, the first of which
+    /// is subscribed to; the others follow its partitions.
+    ///
+    /// # Errors
+    /// When the cluster can't be reached, or refuses.
+    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], stores: &Stores) -> Result<Self, LogError> {
+        let changelog = kafka.catalog.of_group(Role::Changelog, group).and_then(|t| kafka.catalog.index(&t.name));
+        let changelog = changelog.ok_or_else(|| LogError::Fatal(format!("topics.yaml has no changelog of {group}")))?;
+        // Takes over the id first: what a former life left open is decided while nothing is assigned.
+        let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
+        let consumer: BaseConsumer<MemberContext> =
+            kafka.member(group, worker).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
+        // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
+        for &topic in inputs {
+            let name = kafka.name(topic);
+            consumer.fetch_metadata(Some(&name), ANSWER).map_err(|e| classify(&name, &e))?;
+        }
+        let lead = inputs.first().map(|t| kafka.name(*t)).ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
+        consumer.subscribe(&[lead.as_str()]).map_err(|e| classify(&lead, &e))?;
+        Ok(Self {
+            kafka: kafka.clone(),
+            group,
+            changelog,
+            consumer,
+            writer,
+            stores: OpenStores::new(stores, group),
+            reader: KafkaReader::new(kafka, true)?,
+            started: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            looked: Instant::now(),
+        })
+    }
+
+    /// Asks for the last stable offset of all started inputs, in one request a broker.
+    fn look_at_ends(&mut self) {
+        if self.started.is_empty() {
+            return;
+        }
+        let mut list = self.kafka.list(self.started.iter().copied());
+        if list.set_all_offsets(Offset::End).is_err() {
+            return;
+        }
+        match self.consumer.offsets_for_times(list, ANSWER) {
+            Ok(ends) => self.ends.extend(numbers(&self.kafka, &ends)),
+            Err(e) => tracing::debug!(group = self.group, "the inputs' ends: {e}"),
+        }
+    }
+
+    fn look_at_positions(&mut self) {
+        if let Ok(positions) = self.consumer.position() {
+            self.positions.extend(numbers(&self.kafka, &positions));
+        }
+    }
+
+    /// Moves an assigned input elsewhere.
+    fn assign_at(&mut self, inputs: &[(TopicPartition, i64)]) -> Result<(), LogError> {
+        let again: Vec<_> = inputs.iter().map(|(at, _)| *at).filter(|at| self.started.contains(at)).collect();
+        if !again.is_empty() {
+            unassign(&self.consumer, &self.kafka.list(again)).map_err(|e| classify("moving inputs", &e))?;
+        }
+        let mut list = TopicPartitionList::new();
+        for (at, offset) in inputs {
+            let name = self.kafka.name(at.topic);
+            list.add_partition_offset(&name, at.partition as i32, Offset::Offset(*offset)).map_err(|e| classify(&name, &e))?;
+        }
+        self.consumer.incremental_assign(&list).map_err(|e| classify("starting inputs", &e))?;
+        self.started.extend(inputs.iter().map(|(at, _)| *at));
+        self.positions.extend(inputs.iter().copied());
+        Ok(())
+    }
+}
+
+impl Log for KafkaLog {
+    fn poll(&mut self, timeout: Duration) -> Result<Polled, LogError> {
+        let mut polled = Polled::default();
+        let deadline = Instant::now() + timeout;
+        while polled.records.len() < BATCH {
+            let wait = if polled.records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let message = self.consumer.poll(wait.min(LOOK_EVERY));
+            match message {
+                Some(Ok(message)) => polled.records.extend(record(&self.kafka, &message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(e)) => match (e.rdkafka_error_code(), classify("reading", &e)) {
+                    (_, e @ (LogError::Fenced(_) | LogError::Fatal(_))) => return Err(e),
+                    (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
+                    (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
+                        return Err(LogError::Fatal(format!(
+                            "{e}: records that were not processed yet are gone; decide with `tillflow reset` where to go on"
+                        )));
+                    }
+                    (_, e) => tracing::debug!(group = self.group, "{e}"),
+                },
+                None if polled.records.is_empty() && Instant::now() < deadline && !self.consumer.context().next_change_waits() => {}
+                None => break,
+            }
+            // A change of membership is dealt with before what comes after it.
+            if self.consumer.context().next_change_waits() {
+                break;
+            }
+        }
+        if let Some(reason) = self.consumer.context().fatal() {
+            return Err(LogError::Fenced(format!("{reason}; another process runs with this instance id: give each its own instance.id")));
+        }
+        while let Some(change) = self.consumer.context().next_change() {
+            if let Membership::Assigned(_) = change {
+                // The inputs are assigned once their task is restored; the group only needs to know that it was heard.
+                self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(|e| classify("taking an assignment", &e))?;
+            }
+            polled.changes.push(change);
+        }
+        if polled.records.is_empty() || self.looked.elapsed() >= LOOK_EVERY {
+            self.look_at_positions();
+        }
+        if self.looked.elapsed() >= LOOK_EVERY {
+            self.look_at_ends();
+            self.stores.flush_sometimes();
+            self.looked = Instant::now();
+        }
+        Ok(polled)
+    }
+
+    fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
+        let changelog = TopicPartition { topic: self.changelog, partition };
+        let end = self.reader.end(changelog)?;
+        self.stores.open(partition, changelog, end)
+    }
+
+    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        settle(&self.kafka, &self.consumer, self.group, self.writer.id(), inputs)
+    }
+
+    fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
+        let mut starts = Vec::new();
+        for &(at, offset) in inputs {
+            let begin = match offset {
+                Some(offset) => offset,
+                None => self.reader.begin(at)?,
+            };
+            starts.push((at, begin));
+        }
+        self.assign_at(&starts)?;
+        // What was written before now is taken in the order of its time; so it must be known to be there.
+        self.look_at_ends();
+        Ok(())
+    }
+
+    fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
+        let list = self.kafka.list([input]);
+        let done = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        done.map_err(|e| classify("holding an input back", &e))
+    }
+
+    fn has_more(&self, input: TopicPartition, position: i64) -> bool {
+        self.lag(input, position) > 0
+    }
+
+    fn lag(&self, input: TopicPartition, position: i64) -> i64 {
+        (self.ends.get(&input).copied().unwrap_or(0) - position).max(0)
+    }
+
+    fn reached(&self, input: TopicPartition) -> i64 {
+        self.positions.get(&input).copied().unwrap_or(0)
+    }
+
+    fn release(&mut self, partitions: &[u32]) -> Result<(), LogError> {
+        let gone: Vec<_> = self.started.iter().copied().filter(|at| partitions.contains(&at.partition)).collect();
+        self.stores.close(partitions);
+        for at in &gone {
+            self.started.remove(at);
+            self.ends.remove(at);
+            self.positions.remove(at);
+        }
+        unassign(&self.consumer, &self.kafka.list(gone)).map_err(|e| classify("giving partitions up", &e))
+    }
+
+    fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
+        let Some(group) = self.consumer.group_metadata() else {
+            return Err(CommitError::Aborted("not a member of the group".into()));
+        };
+        self.writer.commit(transaction, self.changelog, &group)
+    }
+
+    fn changelog(&mut self) -> Option<&mut dyn Reader> {
+        Some(&mut self.reader)
+    }
+
+    fn purge(&mut self, _: &[(TopicPartition, i64)]) {}
+
+    fn close(&mut self, _: bool) {
+        self.stores.close_all();
+        self.consumer.context().close();
+        let companions: Vec<_> = self.started.iter().copied().collect();
+        if let Err(e) = unassign(&self.consumer, &self.kafka.list(companions)) {
+            tracing::debug!(group = self.group, "closing: {e}");
+        }
+    }
+}
+
+/// The numeric offsets of a list.
+pub fn numbers(kafka: &Kafka, list: &TopicPartitionList) -> Vec<(TopicPartition, i64)> {
+    let elements = list.elements();
+    let offsets = elements.iter().filter_map(|e| match e.offset() {
+        Offset::Offset(offset) => Some((TopicPartition { topic: kafka.topic(e.topic())?, partition: e.partition() as u32 }, offset)),
+        _ => None,
+    });
+    offsets.collect()
+}
