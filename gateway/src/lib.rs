@@ -14,11 +14,15 @@
 mod access;
 mod config;
 mod error;
+mod forward;
 mod health;
 mod ingest;
 mod metrics;
+mod push;
+mod query;
 mod request;
 mod server;
+mod sockets;
 
 pub use config::{GatewayConfig, Keys, Limits, Secret};
 pub use error::GatewayError;
@@ -31,7 +35,7 @@ use std::sync::Arc;
 use tillflow_engine::port::Shop;
 use tillflow_schemas::Timestamp;
 use tokio::{net::TcpListener, sync::Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Tells the time. The demo's clock runs faster than the wall's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -55,6 +59,15 @@ struct App {
     appends: Semaphore,
     /// Slots of bodies on their way.
     bytes: Semaphore,
+    /// Queries running.
+    queries: Semaphore,
+    /// Room for sockets and event streams.
+    room: Arc<Semaphore>,
+    /// WebSockets, which outlive the connection they came by.
+    sockets: TaskTracker,
+    hub: Arc<push::Hub>,
+    /// Asks other instances.
+    client: reqwest::Client,
     stop: CancellationToken,
 }
 
@@ -85,6 +98,11 @@ impl Gateway {
             metrics: metrics::Metrics::new()?,
             appends: Semaphore::new(config.limits.appends_in_flight.min(Semaphore::MAX_PERMITS)),
             bytes: Semaphore::new(ingest::slots(config.limits.bytes_in_flight.max(config.limits.body_bytes))),
+            queries: Semaphore::new(config.limits.queries_in_flight.min(Semaphore::MAX_PERMITS)),
+            room: Arc::new(Semaphore::new(config.limits.sockets.min(Semaphore::MAX_PERMITS))),
+            sockets: TaskTracker::new(),
+            hub: Arc::default(),
+            client: forward::client()?,
             stop: shutdown.clone(),
             shop,
             wall,
@@ -92,14 +110,19 @@ impl Gateway {
         });
         let connections = app.config.limits.connections;
         tracing::info!(%address, keys = app.config.keys.any(), "listening");
+        let following = push::follow(app.clone(), app.shop.subscribe());
         let main = server::serve(listener, router(&app), connections, shutdown.clone());
-        match health {
-            Some(listener) => {
-                let health = server::serve(listener, health_routes(&app), 64, shutdown);
-                tokio::join!(main, health);
+        let health = async {
+            if let Some(listener) = health {
+                server::serve(listener, health_routes(&app), 64, shutdown.clone()).await;
             }
-            None => main.await,
-        }
+        };
+        let sockets = async {
+            shutdown.cancelled().await;
+            app.sockets.close();
+            let _ = tokio::time::timeout(server::END_WITHIN, app.sockets.wait()).await;
+        };
+        tokio::join!(following, main, health, sockets);
         Ok(())
     }
 }
@@ -123,6 +146,12 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/inventory", post(ingest::inventory))
         .route("/v1/topics/{topic}", post(ingest::topic))
         .route("/v1/topics/{topic}/{key}", axum::routing::delete(ingest::delete))
+        .route("/v1/users/{id}/{*path}", get(query::user))
+        .route("/v1/products", get(query::products))
+        .route("/v1/products/{id}", get(query::product))
+        .route("/v1/products/{id}/{*path}", get(query::product_path))
+        .route("/ws/recommendations/{user_id}", get(sockets::web_socket))
+        .route("/sse/recommendations/{user_id}", get(sockets::event_stream))
         .fallback(request::unknown)
         .layer(middleware::from_fn_with_state(app.clone(), access::admit))
         .layer(middleware::from_fn_with_state(app.clone(), metrics::measure))

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 const HEADERS_WITHIN: Duration = Duration::from_secs(75);
 
 /// How long requests and sockets have to end once the gateway stops.
-const END_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const END_WITHIN: Duration = Duration::from_millis(1_800);
 
 /// Serves until `stop`, then lets what runs end.
 pub(crate) async fn serve(listener: TcpListener, router: Router, connections: usize, stop: CancellationToken) {

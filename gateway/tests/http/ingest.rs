@@ -1,10 +1,7 @@
 //! Records in over HTTP: what is taken, what is refused and how it is said.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
-mod support;
-
+use crate::support::{FakeShop, start, start_with};
 use serde_json::{Value, json};
-use support::{FakeShop, start, start_with};
 use tillflow_engine::port::PortError;
 use tillflow_gateway::{GatewayConfig, Keys};
 use tillflow_schemas::Timestamp;
@@ -134,7 +131,7 @@ async fn a_log_that_is_away_means_try_again() {
     let response = gateway.client.post(gateway.url("/v1/events")).body(view("u1").to_string()).send().await.unwrap();
     assert_eq!(response.status(), 503);
     assert!(response.headers().contains_key("retry-after"));
-    assert_eq!(support::read(response).await.1["error"]["code"], "unavailable");
+    assert_eq!(crate::support::read(response).await.1["error"]["code"], "unavailable");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! A shop in memory, and a client to the gateway before it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(dead_code)]
 
 use serde_json::Value;
 use std::{
@@ -182,6 +182,8 @@ pub async fn start_with(shop: Arc<FakeShop>, config: GatewayConfig) -> Running {
     let gateway = Gateway::new(shop.clone(), config);
     let task = tokio::spawn(gateway.serve(listener, Some(health), stop.clone()));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // Once it answers, it follows the outputs too.
+    client.get(format!("http://{address}/healthz")).send().await.unwrap();
     Running { shop, address, health: health_address, stop, client, task: Some(task) }
 }
 
