@@ -14,10 +14,13 @@ pub fn customers(settings: &Map<String, Value>) -> Group {
     // What the others need of a shopper comes first; e-mail, which follows what the others decide, last.
     Group::new::<UserEvent>("customers", None, settings)
         .with::<crate::shopper::Shopper>("shopper")
+        .with::<crate::pricing::DemandSignals>("demand_signals")
         .with::<crate::recommendations::ShopperStage>("recommendations")
 }
 
 /// Everything keyed by product. Its clock is the customers' watermarks.
 pub fn products(settings: &Map<String, Value>) -> Group {
-    Group::new::<Inventory>("products", Some("customers"), settings).with::<crate::recommendations::ProductStage>("recommendations")
+    Group::new::<Inventory>("products", Some("customers"), settings)
+        .with::<crate::pricing::Pricing>("pricing")
+        .with::<crate::recommendations::ProductStage>("recommendations")
 }

@@ -1,0 +1,195 @@
+//! The customers' side of demand: counts what shoppers do by product and bucket, and sends the sums to the products'
+//! tasks. The bucket is decided here, so that it never depends on how far another task has read.
+
+use super::{BUCKET, Bucket, Counts, Place, WINDOW};
+use crate::shopper::{CARTS, Cart, ITEMS_KEPT, ORDERS, PlacedOrder};
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, time::Duration};
+use tillflow_engine_api::{Combine, Combined, Context, Declare, Processor, Result, Timer, TimerKind};
+use tillflow_schemas::{DemandSignal, Event, Item, Money, OrderId, ProductId, Refund, Timestamp, UserEvent, UserEventKind, UserId};
+use tillflow_state::Table;
+
+/// Of one user and product, one view counts in so much time, from the one that counted.
+const ONE_VIEW_IN: Duration = Duration::from_secs(30 * 60);
+/// A view this long counts half as much again.
+const LONG_VIEW_MS: u64 = 30_000;
+
+/// Counts for one product at one place, merged within a commit.
+struct Signal {
+    product: ProductId,
+    place: Place,
+    counts: Counts,
+}
+
+impl Combine for Signal {
+    type Out = DemandSignal;
+
+    fn slot(&self) -> String {
+        format!("{}\0{}", self.product, self.place.stamp().millis())
+    }
+    fn absorb(&mut self, other: Self) {
+        self.counts += other.counts;
+    }
+    fn finish(self) -> DemandSignal {
+        let Counts { views, long_views, adds, checkouts, orders, units } = self.counts;
+        DemandSignal { product_id: self.product, bucket: self.place.stamp(), views, long_views, adds, checkouts, orders, units }
+    }
+}
+
+/// What of an order has been taken back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct TakenBack {
+    /// Pieces by product.
+    units: BTreeMap<ProductId, i64>,
+    /// Sum of the amounts refunded without naming items.
+    amount: Money,
+}
+
+/// Counts demand.
+pub struct DemandSignals {
+    carts: Table<UserId, Cart>,
+    orders: Table<(UserId, OrderId), PlacedOrder>,
+    views: Table<(UserId, ProductId), Timestamp>,
+    taken_back: Table<(UserId, OrderId), TakenBack>,
+    signals: Combined<Signal>,
+    forget_views: TimerKind,
+    forget_order: TimerKind,
+}
+
+impl Processor for DemandSignals {
+    fn declare(d: &mut Declare<'_>) -> Self {
+        d.input::<UserEvent>();
+        Self {
+            carts: d.read(CARTS),
+            orders: d.read(ORDERS),
+            views: d.store("pricing.views"),
+            taken_back: d.store("pricing.taken_back"),
+            signals: d.combined(),
+            forget_views: d.timer("pricing.forget_views"),
+            forget_order: d.timer("pricing.forget_order"),
+        }
+    }
+
+    fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
+        let Event::User(event) = event else { return Ok(()) };
+        match &event.kind {
+            UserEventKind::ProductViewed { product_id, dwell_ms } => {
+                if self.is_new_view(event.who(), product_id, cx)? {
+                    let long = dwell_ms.is_some_and(|ms| ms >= LONG_VIEW_MS);
+                    self.count(product_id, Counts { views: 1, long_views: long.into(), ..Counts::default() }, cx);
+                }
+            }
+            UserEventKind::AddedToCart { product_id, .. } => self.count(product_id, Counts { adds: 1, ..Counts::default() }, cx),
+            UserEventKind::CheckoutStarted { .. } => {
+                let Some(who) = event.who() else { return Ok(()) };
+                for product in cx.get(&self.carts, who)?.unwrap_or_default().items.keys() {
+                    self.count(product, Counts { checkouts: 1, ..Counts::default() }, cx);
+                }
+            }
+            UserEventKind::OrderCompleted(order) => {
+                for (product, units) in pieces(order.items.iter().take(ITEMS_KEPT)) {
+                    self.count(product, Counts { orders: 1, units, ..Counts::default() }, cx);
+                }
+            }
+            UserEventKind::OrderRefunded(refund) => {
+                let (Some(who), Some(order)) = (event.who(), &refund.order_id) else { return Ok(()) };
+                self.take_back(who, order, Some(refund), cx)?;
+            }
+            UserEventKind::OrderCancelled { order_id } => {
+                let Some(who) = event.who() else { return Ok(()) };
+                self.take_back(who, order_id, None, cx)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Result<()> {
+        let user = UserId::from(timer.key.as_str());
+        if timer.is(self.forget_order) {
+            cx.delete(&self.taken_back, &(user, OrderId::from(timer.detail.as_str())));
+            return Ok(());
+        }
+        let mut next = None;
+        for (key, at) in cx.rows(&self.views, &user)? {
+            let ends = at + ONE_VIEW_IN;
+            if ends <= cx.now() {
+                cx.delete(&self.views, &key);
+            } else {
+                next = Some(next.unwrap_or(ends).min(ends));
+            }
+        }
+        next.map_or(Ok(()), |at| cx.set_timer(self.forget_views, &timer.key, "", at))
+    }
+}
+
+impl DemandSignals {
+    /// Counts at the event's time; where its bucket is closed, in the one that holds the watermark.
+    fn count(&self, product: &ProductId, counts: Counts, cx: &mut Context<'_>) {
+        cx.combine(&self.signals, Signal { product: product.clone(), place: Place::here(open_bucket(cx)), counts });
+    }
+
+    fn is_new_view(&self, who: Option<&UserId>, product: &ProductId, cx: &mut Context<'_>) -> Result<bool> {
+        let Some(who) = who else { return Ok(true) };
+        let key = (who.clone(), product.clone());
+        if cx.get(&self.views, &key)?.is_some_and(|at| cx.now().since(at).unsigned_abs() < ONE_VIEW_IN.as_millis() as u64) {
+            return Ok(false);
+        }
+        cx.put(&self.views, &key, &cx.now())?;
+        if cx.timer_at(self.forget_views, who.as_str(), "")?.is_none() {
+            cx.set_timer(self.forget_views, who.as_str(), "", cx.now() + ONE_VIEW_IN)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes back what a cancellation (`refund` absent) or a refund undoes of an order that still weighs something:
+    /// the items a refund names, else all once it is refunded in full. An order unknown or older than the window has no
+    /// weight left to take.
+    fn take_back(&self, who: &UserId, order_id: &OrderId, refund: Option<&Refund>, cx: &mut Context<'_>) -> Result<()> {
+        let key = (who.clone(), order_id.clone());
+        let Some(order) = cx.get(&self.orders, &key)? else { return Ok(()) };
+        let of = Bucket::of(order.at);
+        let place = Place { known: open_bucket(cx).max(of), of };
+        if of.end() <= place.known.start() - WINDOW {
+            return Ok(());
+        }
+        let mut taken = cx.get(&self.taken_back, &key)?.unwrap_or_default();
+        let bought = pieces(&order.items);
+        let wanted = match refund {
+            Some(refund) if !refund.items.is_empty() => pieces(&refund.items),
+            Some(refund) => {
+                taken.amount = refund.amount.map_or(order.total, |a| taken.amount + a);
+                if taken.amount >= order.total { bought.clone() } else { BTreeMap::new() }
+            }
+            None => bought.clone(),
+        };
+        for (product, wanted) in wanted {
+            let bought = bought.get(product).copied().unwrap_or(0);
+            let back = taken.units.entry(product.clone()).or_insert(0);
+            let units = wanted.min(bought - *back);
+            if units <= 0 {
+                continue;
+            }
+            *back += units;
+            // The order's own weight goes once none of its pieces is left.
+            let counts = Counts { orders: if *back == bought { -1 } else { 0 }, units: -units, ..Counts::default() };
+            cx.combine(&self.signals, Signal { product: product.clone(), place, counts });
+        }
+        cx.put(&self.taken_back, &key, &taken)?;
+        cx.set_timer(self.forget_order, who.as_str(), order_id.as_str(), of.end() + WINDOW + BUCKET)
+    }
+}
+
+/// The bucket that counts what happens now.
+fn open_bucket(cx: &Context<'_>) -> Bucket {
+    Bucket::of(cx.now()).max(Bucket::of(cx.watermark()))
+}
+
+/// Pieces by product: two lines of one product are one sale.
+fn pieces<'a>(items: impl IntoIterator<Item = &'a Item>) -> BTreeMap<&'a ProductId, i64> {
+    let mut pieces = BTreeMap::new();
+    for item in items {
+        *pieces.entry(&item.product_id).or_insert(0) += i64::from(item.quantity);
+    }
+    pieces
+}
