@@ -179,7 +179,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn pool(exclusives: usize, standard: usize) -> Vec<Candidate> {
-        let some = |prefix: &'static str, n, is_exclusive| (0..n).map(move |i| Candidate { product_id: format!("{prefix}{i:02}").into(), is_exclusive });
+        let some = |prefix: &'static str, n, is_exclusive| {
+            (0..n).map(move |i| Candidate { product_id: format!("{prefix}{i:02}").into(), is_exclusive })
+        };
         some("e", exclusives, true).chain(some("s", standard, false)).collect()
     }
 
@@ -206,8 +208,8 @@ mod tests {
         assert_eq!(
             shuffled(40, "anna", "premium-7", 12),
             [
-                35, 14, 19, 26, 25, 33, 1, 24, 32, 16, 31, 0, 10, 9, 11, 36, 2, 22, 34, 21, 13, 29, 15, 18, 23, 37, 3, 30, 12, 7, 20, 8, 5, 6, 38, 4,
-                39, 28, 27, 17
+                35, 14, 19, 26, 25, 33, 1, 24, 32, 16, 31, 0, 10, 9, 11, 36, 2, 22, 34, 21, 13, 29, 15, 18, 23, 37, 3, 30, 12, 7, 20, 8, 5,
+                6, 38, 4, 39, 28, 27, 17
             ]
         );
     }
@@ -221,7 +223,10 @@ mod tests {
         let own = |features: Value| of(Terms::of(&serde_json::from_value(features).unwrap(), &BoxSettings::default()));
         assert_eq!(own(serde_json::json!({"x": 1})), (5, 0, false, false), "absent: five items");
         assert_eq!(own(serde_json::json!({"exclusive_item": true})), (5, 1, false, false), "absent: one exclusive");
-        assert_eq!(own(serde_json::json!({"exclusive_item": true, "num_exclusive_items": 9, "target_item_count": "2"})), (2, 2, false, false));
+        assert_eq!(
+            own(serde_json::json!({"exclusive_item": true, "num_exclusive_items": 9, "target_item_count": "2"})),
+            (2, 2, false, false)
+        );
         assert_eq!(own(serde_json::json!({"target_item_count": "1e9"})), (100, 0, false, false));
         assert_eq!(own(serde_json::json!({"target_item_count": "-3"})), (0, 0, false, false));
     }
@@ -270,7 +275,13 @@ mod tests {
             let gate = gate.map(Timestamp::from_millis);
             Arc::new(Product { product_id: id.into(), box_eligible, early_access_until: gate, ..Product::default() })
         };
-        let shelf = [product("open", true, Some(1_000)), product("gated", true, Some(1_001)), product("loose", false, None), product("sold", true, None), product("had", true, None)];
+        let shelf = [
+            product("open", true, Some(1_000)),
+            product("gated", true, Some(1_001)),
+            product("loose", false, None),
+            product("sold", true, None),
+            product("had", true, None),
+        ];
         let list = |early| {
             let products = shelf.iter().map(|p| (p.product_id.as_str(), p));
             let found = candidates(products, |id| id != "sold", &["had".into()].into(), early, at);

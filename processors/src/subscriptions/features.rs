@@ -169,7 +169,9 @@ mod tests {
         for zero in [json!(0), json!(0.0), json!(-0.0), json!("0"), json!("0.00"), json!("-0"), json!(" 0 "), json!("0e3")] {
             assert!(!has_feature(Some(&zero)), "{zero}");
         }
-        for yes in [json!(true), json!("true"), json!("TRUE"), json!(4), json!("4"), json!(-1), json!("standard"), json!("no"), json!(0.001)] {
+        for yes in
+            [json!(true), json!("true"), json!("TRUE"), json!(4), json!("4"), json!(-1), json!("standard"), json!("no"), json!(0.001)]
+        {
             assert!(has_feature(Some(&yes)), "{yes}");
         }
         for yes in [json!("falsey"), json!("1e-40"), json!(1e-40), json!([]), json!({}), json!("null")] {
@@ -200,8 +202,10 @@ mod tests {
             "plan",
             json!({"support": "false", "early": "true", "free_over": "80", "seats": "4", "speed": "standard", "theme": "red", "gift": "0"}),
         );
-        let tier =
-            source("tier", json!({"support": "true", "early": "false", "free_over": "50", "seats": 2, "speed": "Priority", "theme": "blue", "gift": "mug"}));
+        let tier = source(
+            "tier",
+            json!({"support": "true", "early": "false", "free_over": "50", "seats": 2, "speed": "Priority", "theme": "blue", "gift": "mug"}),
+        );
         let speeds = Merge::Rank(["standard", "expedited", "priority"].map(str::to_owned).to_vec());
         let all = merged(&[plan, tier], &[("free_over", Merge::Min), ("seats", Merge::Max), ("speed", speeds)]);
         assert_eq!(
@@ -221,7 +225,10 @@ mod tests {
     fn priority_shipping_is_derived_from_the_speed() {
         assert_eq!(merged(&[source("p", json!({"shipping_speed": "priority"}))], &[])["priority_shipping"], json!(true));
         assert_eq!(merged(&[source("p", json!({"shipping_speed": "standard"}))], &[])["priority_shipping"], json!(false));
-        assert_eq!(merged(&[source("p", json!({"shipping_speed": "standard", "priority_shipping": true}))], &[])["priority_shipping"], json!(true));
+        assert_eq!(
+            merged(&[source("p", json!({"shipping_speed": "standard", "priority_shipping": true}))], &[])["priority_shipping"],
+            json!(true)
+        );
         assert!(!merged(&[source("p", json!({"seats": 1}))], &[]).contains_key("priority_shipping"));
     }
 
@@ -239,7 +246,10 @@ mod tests {
 
     fn any_value() -> impl Strategy<Value = Value> {
         prop_oneof![
-            Just(json!(null)), any::<bool>().prop_map(Value::from), (-5_i64..5).prop_map(Value::from), (-2_i64..9).prop_map(|n| n.to_string().into()),
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            (-5_i64..5).prop_map(Value::from),
+            (-2_i64..9).prop_map(|n| n.to_string().into()),
             prop::sample::select(vec!["", " ", "false", "TRUE", "standard", "priority", "x"]).prop_map(Value::from),
         ]
     }

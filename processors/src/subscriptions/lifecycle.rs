@@ -124,7 +124,9 @@ impl Subscription {
     pub fn begins(&self, n: u32, calendar: &Calendar) -> Timestamp {
         let by_plan = |n: u32| calendar.plus(self.anchor, self.plan.interval, n.saturating_sub(self.anchor_period));
         match &self.upcoming {
-            Some((plan, from)) if n > *from && plan.interval != self.plan.interval => calendar.plus(by_plan(*from), plan.interval, n - from),
+            Some((plan, from)) if n > *from && plan.interval != self.plan.interval => {
+                calendar.plus(by_plan(*from), plan.interval, n - from)
+            }
             _ => by_plan(n),
         }
     }

@@ -51,7 +51,6 @@ impl PlanVersion {
     pub fn values(&self) -> BTreeMap<String, Value> {
         self.features.iter().map(|(feature, text)| (feature.clone(), json(text))).collect()
     }
-
 }
 
 /// The value of stored JSON text.

@@ -173,7 +173,10 @@ mod tests {
     #[test]
     fn settings_have_defaults_and_what_is_wrong_is_said_by_name() {
         assert!(problems(json!({})).is_empty());
-        assert!(problems(json!({"subscriptions": {"grace_days": 3, "features": {"seats": "max", "support": {"rank": ["mail", "phone"]}}}})).is_empty());
+        assert!(
+            problems(json!({"subscriptions": {"grace_days": 3, "features": {"seats": "max", "support": {"rank": ["mail", "phone"]}}}}))
+                .is_empty()
+        );
         for (wrong, named) in [
             (json!({"subscriptions": {"grace": 3}}), "grace"),
             (json!({"subscriptions": {"boxes": {"target_item_count": 0}}}), "target_item_count"),
