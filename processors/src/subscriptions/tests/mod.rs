@@ -5,7 +5,7 @@ mod entitlements;
 mod lives;
 
 use super::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tillflow_engine_api::{Group, testing::Driver};
 use tillflow_schemas::{BoxContents, EntryKind, Inventory, Product, ProductCommand, ProductStatus, UserEvent, UserEventKind};
 
