@@ -16,6 +16,7 @@ pub fn customers(settings: &Map<String, Value>) -> Group {
         .with::<crate::shopper::Shopper>("shopper")
         .with::<crate::pricing::DemandSignals>("demand_signals")
         .with::<crate::recommendations::ShopperStage>("recommendations")
+        .with::<crate::subscriptions::Subscriptions>("subscriptions")
 }
 
 /// Everything keyed by product. Its clock is the customers' watermarks.
@@ -23,4 +24,5 @@ pub fn products(settings: &Map<String, Value>) -> Group {
     Group::new::<Inventory>("products", Some("customers"), settings)
         .with::<crate::pricing::Pricing>("pricing")
         .with::<crate::recommendations::ProductStage>("recommendations")
+        .with::<crate::subscriptions::BoxStock>("box_stock")
 }
