@@ -79,6 +79,8 @@ pub struct Subscription {
     pub is_over: bool,
     /// The first period whose box is neither packed nor skipped.
     pub next_box: u32,
+    /// When to look again for products for that box, once there were none.
+    pub look_again: Option<Timestamp>,
     /// Whether that box is to be skipped.
     pub skip_next: bool,
     /// Products the customer wants in that box, each instead of another.
@@ -108,6 +110,7 @@ impl Subscription {
             ends_at: None,
             is_over: false,
             next_box: 0,
+            look_again: None,
             skip_next: false,
             swaps: Vec::new(),
         }
@@ -326,6 +329,12 @@ impl Subscription {
         !self.is_over && matches!(self.status, Status::Active | Status::Cancelled) && self.paid_periods > self.next_box
     }
 
+    /// When the next box is to be packed.
+    pub fn box_due(&self, calendar: &Calendar) -> Timestamp {
+        let begins = self.begins(self.next_box, calendar);
+        self.look_again.map_or(begins, |at| at.max(begins))
+    }
+
     /// Leaves out the boxes of periods that have passed without one: not paid, or paused.
     pub fn forgo_boxes_before(&mut self, now: Timestamp, calendar: &Calendar) {
         let current = self.period_at(now, calendar);
@@ -337,6 +346,7 @@ impl Subscription {
     /// The box before period `next` is packed, skipped or forgone.
     pub fn finish_box(&mut self, next: u32) {
         self.next_box = next;
+        self.look_again = None;
         self.skip_next = false;
         self.swaps.clear();
     }

@@ -42,6 +42,7 @@ use plans::Plans;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use standing::{Beside, Grant, NO_STATUS, Standing};
+use std::time::Duration;
 use tillflow_engine_api::{Context, Declare, Output, Processor, Result, Timer, TimerKind};
 use tillflow_schemas::{
     CustomerSignal, Entitlements, Event, LoyaltyUpdate, Notification, SubscriptionEvent, SubscriptionId, Timestamp, UserId,
@@ -50,6 +51,11 @@ use tillflow_state::Table;
 
 /// Name of the table of entitlements as last emitted, `UserId → Entitled`: for processors that gate something.
 pub const ENTITLED: &str = "subscriptions.entitled";
+
+/// When to look for products again after there was none at all for a box; until then the customer has paid for nothing.
+const FIRST_LOOK_AGAIN: Duration = Duration::from_secs(3600);
+/// And each time after that, until the next period begins.
+const LOOK_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// What is kept of a customer beside subscriptions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -169,13 +175,17 @@ impl Subscriptions {
     /// Packs the box that is due, or leaves it out.
     fn pack(&self, user: &UserId, id: &SubscriptionId, subscription: &mut Subscription, cx: &mut Context<'_>) -> Result<()> {
         let period = subscription.next_box;
-        if !subscription.gets_boxes() || subscription.begins(period, &self.rules.calendar) > cx.now() {
+        if !subscription.gets_boxes() || subscription.box_due(&self.rules.calendar) > cx.now() {
             return Ok(());
         }
         if !subscription.skip_next {
             let beside = self.beside(user, cx)?;
             let features = standing::features(Some(subscription), &beside, &self.rules.settings.features);
-            self.packing.begin(user, id, subscription, &features, cx)?;
+            if !self.packing.begin(user, id, subscription, &features, cx)? {
+                let wait = if subscription.look_again.is_none() { FIRST_LOOK_AGAIN } else { LOOK_AGAIN };
+                subscription.look_again = Some(cx.now() + wait);
+                return Ok(());
+            }
         }
         subscription.finish_box(period.saturating_add(1));
         Ok(())
@@ -190,7 +200,7 @@ impl Subscriptions {
             None => cx.cancel_timer(self.timers.life, user.as_str(), id.as_str())?,
         }
         if subscription.gets_boxes() {
-            let at = subscription.begins(subscription.next_box, calendar).max(cx.now());
+            let at = subscription.box_due(calendar).max(cx.now());
             cx.set_timer(self.timers.box_due, user.as_str(), id.as_str(), at)?;
         } else {
             cx.cancel_timer(self.timers.box_due, user.as_str(), id.as_str())?;

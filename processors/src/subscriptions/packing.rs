@@ -110,7 +110,8 @@ impl Packing {
         Ok(())
     }
 
-    /// Draws the next box of a subscription and asks for its products.
+    /// Draws the next box of a subscription and asks for its products. False where there is none to ask for now: that
+    /// is said, and the box waits. A shop without any product for boxes packs none, and has nothing to say.
     pub fn begin(
         &self,
         user: &UserId,
@@ -118,7 +119,10 @@ impl Packing {
         subscription: &Subscription,
         features: &BTreeMap<String, Given>,
         cx: &mut Context<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
+        if !cx.lookup_all(&self.shelf.products).any(|(_, product)| product.box_eligible) {
+            return Ok(true);
+        }
         let period = subscription.next_box;
         let wanted = Wanted { user, id, subscription, period, at: cx.now() };
         let past = Past {
@@ -134,6 +138,13 @@ impl Packing {
             |id| cx.lookup(&self.shelf.statuses, id),
             |id| cx.lookup(&self.shelf.related, id),
         );
+        let box_id = format!("{id}:{period}");
+        if draw.target > 0 && draw.chosen().is_empty() {
+            if subscription.look_again.is_none() {
+                self.say_short(user, &box_id, period, draw.target as usize, 0, cx)?;
+            }
+            return Ok(false);
+        }
         let pending = Pending {
             period,
             at: wanted.at,
@@ -144,7 +155,15 @@ impl Packing {
             asked: BTreeSet::new(),
             granted: BTreeSet::new(),
         };
-        self.go_on(user, format!("{id}:{period}"), pending, cx)
+        self.go_on(user, box_id, pending, cx)?;
+        Ok(true)
+    }
+
+    fn say_short(&self, user: &UserId, box_id: &str, period: u32, wanted: usize, got: usize, cx: &mut Context<'_>) -> Result<()> {
+        let data = json!({"box_id": box_id, "period": period, "wanted": wanted, "got": got});
+        let data = data.as_object().cloned().unwrap_or_default();
+        let (title, at) = (format!("A box holds {got} of {wanted} products"), cx.now());
+        cx.emit(&self.notifications, Notification { user_id: user.clone(), kind: "box_short".into(), title, data, at })
     }
 
     /// An answer of a product's owner.
@@ -181,11 +200,7 @@ impl Packing {
     fn emit(&self, user: &UserId, box_id: String, pending: &Pending, chosen: &[Candidate], cx: &mut Context<'_>) -> Result<()> {
         let wanted = pending.draw.target as usize;
         if chosen.len() < wanted {
-            let data = json!({"box_id": box_id, "period": pending.period, "wanted": wanted, "got": chosen.len()});
-            let data = data.as_object().cloned().unwrap_or_default();
-            let title = format!("A box holds {} of {wanted} products", chosen.len());
-            let at = cx.now();
-            cx.emit(&self.notifications, Notification { user_id: user.clone(), kind: "box_short".into(), title, data, at })?;
+            self.say_short(user, &box_id, pending.period, wanted, chosen.len(), cx)?;
         }
         if chosen.is_empty() {
             return Ok(());

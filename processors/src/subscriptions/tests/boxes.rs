@@ -154,11 +154,27 @@ fn a_short_catalogue_gives_what_there_is_and_says_so() {
     shop.shelf(0, 3).subscription("2026-03-01", "started basic_box", json!({"subscription_id": "s"}));
     assert_eq!(shop.boxes()[0].items.len(), 3);
     assert_eq!(shop.notices("box_short"), [json!({"box_id": "s:0", "period": 0, "wanted": 4, "got": 3})]);
+}
 
+#[test]
+fn a_box_for_which_there_is_nothing_is_packed_once_there_is_something() {
     let mut shop = Shop::new();
-    shop.subscription("2026-03-01", "started basic_box", json!({}));
+    let product = Product { product_id: "p".into(), box_eligible: true, ..Product::default() };
+    shop.product(product.clone(), 0).subscription("2026-03-01", "started basic_box", json!({})).until("2026-03-10");
     assert!(shop.boxes().is_empty(), "nothing is no box");
-    assert_eq!(shop.notices("box_short")[0]["got"], 0);
+    assert_eq!(shop.notices("box_short").len(), 1, "said once");
+    shop.product(product, 1).until("2026-03-11");
+    let [b] = shop.boxes().try_into().unwrap();
+    assert_eq!((b.period, b.items.len()), (0, 1));
+    assert_eq!(shop.notices("box_short").len(), 1);
+}
+
+#[test]
+fn a_shop_without_products_for_boxes_packs_none_and_says_nothing() {
+    let mut shop = Shop::new();
+    shop.product(Product { product_id: "p".into(), ..Product::default() }, 5);
+    shop.subscription("2026-03-01", "started basic_box", json!({})).until("2026-03-31");
+    assert!(shop.boxes().is_empty() && shop.notices("box_short").is_empty());
 }
 
 #[test]
