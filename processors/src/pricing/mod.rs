@@ -21,6 +21,8 @@ mod signals;
 mod state;
 
 #[cfg(test)]
+mod guardrail_table;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod stories;

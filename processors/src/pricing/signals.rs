@@ -74,10 +74,9 @@ impl Processor for DemandSignals {
         let Event::User(event) = event else { return Ok(()) };
         match &event.kind {
             UserEventKind::ProductViewed { product_id, dwell_ms } => {
-                if self.is_new_view(event.who(), product_id, cx)? {
-                    let long = dwell_ms.is_some_and(|ms| ms >= LONG_VIEW_MS);
-                    self.count(product_id, Counts { views: 1, long_views: long.into(), ..Counts::default() }, cx);
-                }
+                let views = i64::from(self.is_new_view(event.who(), product_id, cx)?);
+                let long_views = if dwell_ms.is_some_and(|ms| ms >= LONG_VIEW_MS) { views } else { 0 };
+                self.count(product_id, Counts { views, long_views, ..Counts::default() }, cx);
             }
             UserEventKind::AddedToCart { product_id, .. } => self.count(product_id, Counts { adds: 1, ..Counts::default() }, cx),
             UserEventKind::CheckoutStarted { .. } => {
@@ -126,6 +125,9 @@ impl Processor for DemandSignals {
 impl DemandSignals {
     /// Counts at the event's time; where its bucket is closed, in the one that holds the watermark.
     fn count(&self, product: &ProductId, counts: Counts, cx: &mut Context<'_>) {
+        if counts.is_zero() {
+            return;
+        }
         cx.combine(&self.signals, Signal { product: product.clone(), place: Place::here(open_bucket(cx)), counts });
     }
 
