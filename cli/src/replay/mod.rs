@@ -1,7 +1,7 @@
 //! `tillflow replay`: the same processors on recorded events, in event time, with nothing else running.
 
 mod input;
-mod output;
+pub mod output;
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;

@@ -1,0 +1,319 @@
+//! The configuration: `tillflow.yaml`, then `TILLFLOW_…` variables, then flags. Unknown keys are errors that name the
+//! nearest key.
+
+use anyhow::{Context, Result, anyhow, bail};
+use figment::{
+    Figment,
+    providers::{Format, Serialized, Yaml},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+use tillflow_gateway::GatewayConfig;
+
+/// Sections that belong to the systems; each checks its own.
+pub const SYSTEMS: [&str; 6] = ["shop", "pricing", "recommendations", "loyalty", "subscriptions", "email"];
+
+/// The whole configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// `embedded` or `kafka`; kafka where brokers are given, else embedded.
+    pub log: Option<LogKind>,
+    /// Kafka's bootstrap servers, `host:port,…`.
+    pub brokers: Option<String>,
+    /// Where state (and the embedded log) lies.
+    pub data_dir: PathBuf,
+    /// Prefix of consumer groups and transactional ids.
+    pub app_id: String,
+    /// This instance among several.
+    pub instance: Instance,
+    /// The topics.
+    pub topics: Topics,
+    /// Event time.
+    pub time: Time,
+    /// Commits.
+    pub commit: Commit,
+    /// Worker threads a task group.
+    pub workers: u32,
+    /// Memory limits.
+    pub memory: Memory,
+    /// How to reach Kafka.
+    pub kafka: KafkaOptions,
+    /// HTTP: `listen`, `health_listen`, `keys`, `origins`, `limits`.
+    #[serde(flatten)]
+    pub gateway: GatewayConfig,
+    /// The `shop` section.
+    pub shop: Map<String, Value>,
+    /// The `pricing` section.
+    pub pricing: Map<String, Value>,
+    /// The `recommendations` section.
+    pub recommendations: Map<String, Value>,
+    /// The `loyalty` section.
+    pub loyalty: Map<String, Value>,
+    /// The `subscriptions` section.
+    pub subscriptions: Map<String, Value>,
+    /// The `email` section.
+    pub email: Map<String, Value>,
+}
+
+/// Which log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// Inside the process, in the data directory.
+    Embedded,
+    /// Apache Kafka.
+    Kafka,
+}
+
+/// This instance among several.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Instance {
+    /// A name that stays the same over restarts and is no other instance's; made once and kept in the data directory
+    /// where absent.
+    pub id: Option<String>,
+}
+
+/// The topics.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Topics {
+    /// Partitions of each topic that does not state its own.
+    pub partitions: u32,
+    /// Goes before every topic name on Kafka.
+    pub prefix: String,
+    /// Replicas of topics that are created on Kafka; the broker's default where absent.
+    pub replication: Option<i32>,
+    /// Whether missing topics are created.
+    pub create: bool,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self { partitions: 4, prefix: String::new(), replication: None, create: true }
+    }
+}
+
+/// Event time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Time {
+    /// Seconds that timers wait for late events.
+    pub grace_s: u64,
+    /// Whether the clock of an idle task goes on with the wall; off for comparisons.
+    pub idle: bool,
+}
+
+impl Default for Time {
+    fn default() -> Self {
+        Self { grace_s: 10, idle: true }
+    }
+}
+
+/// Commits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Commit {
+    /// Milliseconds between commits under load, at most.
+    pub interval_ms: u64,
+    /// Whether a commit on the embedded log waits for the disk; off, it survives a crash of the process only.
+    pub fsync: bool,
+}
+
+impl Default for Commit {
+    fn default() -> Self {
+        Self { interval_ms: 100, fsync: true }
+    }
+}
+
+/// Memory limits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Megabytes of RocksDB's block cache, for all tasks together.
+    pub cache_mb: usize,
+    /// Megabytes of RocksDB's write buffers, for all tasks together.
+    pub write_buffers_mb: usize,
+    /// Megabytes of uncommitted changes a task group, before a commit comes sooner.
+    pub uncommitted_mb: usize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { cache_mb: 128, write_buffers_mb: 64, uncommitted_mb: 32 }
+    }
+}
+
+/// How to reach Kafka.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KafkaOptions {
+    /// Seconds without a heartbeat after which another instance takes over.
+    pub session_timeout_s: u64,
+    /// librdkafka settings, such as `security.protocol` and `sasl.username`.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for KafkaOptions {
+    fn default() -> Self {
+        Self { session_timeout_s: 10, options: BTreeMap::new() }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            log: None,
+            brokers: None,
+            data_dir: "./tillflow-data".into(),
+            app_id: "tillflow".into(),
+            instance: Instance::default(),
+            topics: Topics::default(),
+            time: Time::default(),
+            commit: Commit::default(),
+            workers: 1,
+            memory: Memory::default(),
+            kafka: KafkaOptions::default(),
+            gateway: GatewayConfig::default(),
+            shop: Map::new(),
+            pricing: Map::new(),
+            recommendations: Map::new(),
+            loyalty: Map::new(),
+            subscriptions: Map::new(),
+            email: Map::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Loads the configuration: `file`, else `./tillflow.yaml` where it exists, else defaults; then the environment;
+    /// then `flags`, by key.
+    ///
+    /// # Errors
+    /// Names unknown keys with the nearest known one, and values of a wrong type.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &BTreeMap<String, Value>,
+    ) -> Result<Self> {
+        let known = known_keys();
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        let default = Path::new("tillflow.yaml");
+        if let Some(path) = file.or_else(|| default.exists().then_some(default)) {
+            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let given: Value = serde_norway::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
+            check_keys(&given, &known).with_context(|| path.display().to_string())?;
+            figment = figment.merge(Yaml::string(&text));
+        }
+        for (name, text) in environment {
+            let Some(name) = name.strip_prefix("TILLFLOW_").map(str::to_lowercase) else { continue };
+            let key = known.iter().find(|k| k.replace('.', "_") == name).cloned().or_else(|| in_a_section(&name));
+            let Some(key) = key else {
+                bail!("TILLFLOW_{}: there is no key '{name}'{}", name.to_uppercase(), nearest(&name, &known));
+            };
+            // As YAML reads it: 4 is a number, true a boolean.
+            let value: Value = serde_norway::from_str(&text).unwrap_or(Value::String(text));
+            figment = figment.merge(Serialized::default(&key, value));
+        }
+        for (key, value) in flags {
+            figment = figment.merge(Serialized::default(key, value));
+        }
+        figment.extract().map_err(|e| anyhow!("{e}"))
+    }
+
+    /// Which log it asks for.
+    pub fn log_kind(&self) -> LogKind {
+        self.log.unwrap_or(if self.brokers.is_some() { LogKind::Kafka } else { LogKind::Embedded })
+    }
+
+    /// The systems' sections.
+    pub fn settings(&self) -> Map<String, Value> {
+        let sections = [&self.shop, &self.pricing, &self.recommendations, &self.loyalty, &self.subscriptions, &self.email];
+        SYSTEMS.iter().zip(sections).map(|(name, section)| ((*name).to_owned(), Value::Object(section.clone()))).collect()
+    }
+}
+
+/// `loyalty_secret` is `loyalty.secret`.
+fn in_a_section(name: &str) -> Option<String> {
+    SYSTEMS.iter().find_map(|s| name.strip_prefix(s)?.strip_prefix('_').map(|key| format!("{s}.{key}")))
+}
+
+/// The path of every key that has a default. Below the systems' sections and `kafka.options` anything may stand here.
+fn known_keys() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let default = serde_json::to_value(Config::default()).unwrap_or_default();
+    collect(&default, "", &mut keys);
+    keys
+}
+
+fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
+    match value.as_object().filter(|o| !o.is_empty()) {
+        Some(object) => object.iter().for_each(|(k, v)| collect(v, &join(path, k), keys)),
+        None => drop(keys.insert(path.to_owned())),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+fn check_keys(given: &Value, known: &BTreeSet<String>) -> Result<()> {
+    let mut keys = BTreeSet::new();
+    collect(given, "", &mut keys);
+    for key in keys.iter().filter(|k| !k.is_empty()) {
+        let is_open = known.iter().any(|k| (SYSTEMS.contains(&k.as_str()) || k == "kafka.options") && key.starts_with(&format!("{k}.")));
+        let is_group = known.iter().any(|k| k.starts_with(&format!("{key}.")));
+        if !known.contains(key) && !is_open && !is_group {
+            bail!("there is no key '{key}'{}", nearest(key, known));
+        }
+    }
+    Ok(())
+}
+
+fn nearest(key: &str, known: &BTreeSet<String>) -> String {
+    let best = known.iter().map(|k| (strsim::damerau_levenshtein(&k.replace('.', "_"), &key.replace('.', "_")), k)).min();
+    best.filter(|(distance, _)| *distance <= 1 + key.len() / 3).map_or(String::new(), |(_, k)| format!("; the nearest is '{k}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(yaml: &str, environment: &[(&str, &str)]) -> Result<Config> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), yaml).unwrap();
+        Config::load(Some(file.path()), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), &BTreeMap::new())
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file_and_the_file_over_the_defaults() {
+        let config = load(
+            "topics:\n  partitions: 8\nloyalty:\n  secret: s\n",
+            &[("TILLFLOW_BROKERS", "b:9092"), ("TILLFLOW_DATA_DIR", "/d"), ("TILLFLOW_TOPICS_PREFIX", "x-")],
+        )
+        .unwrap();
+        assert_eq!((config.topics.partitions, config.topics.prefix.as_str(), config.topics.create), (8, "x-", true));
+        assert_eq!((config.brokers.as_deref(), config.data_dir.as_path()), (Some("b:9092"), Path::new("/d")));
+        assert_eq!(config.log_kind(), LogKind::Kafka);
+        assert_eq!(config.settings()["loyalty"]["secret"], "s");
+    }
+
+    #[test]
+    fn a_mistyped_key_or_value_is_named_with_the_nearest_key() {
+        for (yaml, environment, part) in [
+            ("topics:\n  partition: 8\n", vec![], "topics.partitions"),
+            ("brokrs: b\n", vec![], "brokers"),
+            ("", vec![("TILLFLOW_TOPIC_PARTITIONS", "8")], "topics.partitions"),
+            ("topics:\n  partitions: many\n", vec![], "partitions"),
+            ("topics: [", vec![], "YAML"),
+        ] {
+            let error = format!("{:#}", load(yaml, &environment).unwrap_err());
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

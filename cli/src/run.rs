@@ -1,0 +1,80 @@
+//! `tillflow run`: task groups, connectors and gateway until SIGTERM.
+
+use crate::{
+    config::{Config, LogKind},
+    running::Running,
+};
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, path::PathBuf};
+use tillflow_engine::Wall;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Arguments of `tillflow run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Run only these task groups: customers, products
+    #[arg(long, value_delimiter = ',', value_name = "GROUP")]
+    groups: Vec<String>,
+    /// Where the topics are; kafka where brokers are given, else embedded
+    #[arg(long)]
+    log: Option<LogKind>,
+    /// Kafka's bootstrap servers
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// Where state (and the embedded log) lies
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address of the HTTP gateway
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Another address for /healthz, /readyz and /metrics alone
+    #[arg(long, value_name = "HOST:PORT")]
+    health_listen: Option<String>,
+    /// Fail where topics are missing, instead of creating them
+    #[arg(long)]
+    no_create: bool,
+}
+
+impl RunArgs {
+    /// The keys that flags set.
+    pub fn flags(&self) -> BTreeMap<String, Value> {
+        let mut flags = BTreeMap::new();
+        let mut set = |key: &str, value: Option<Value>| flags.extend(value.map(|v| (key.to_owned(), v)));
+        set("log", self.log.map(|l| json!(l)));
+        set("brokers", self.brokers.as_ref().map(|b| json!(b)));
+        set("data_dir", self.data_dir.as_ref().map(|d| json!(d)));
+        set("listen", self.listen.as_ref().map(|l| json!(l)));
+        set("health_listen", self.health_listen.as_ref().map(|l| json!(l)));
+        set("topics.create", self.no_create.then(|| json!(false)));
+        flags
+    }
+}
+
+/// Runs until a signal comes or something fails.
+///
+/// # Errors
+/// What failed.
+pub fn run(args: &RunArgs, config: &Config) -> Result<()> {
+    let mut groups = tillflow_processors::groups(&config.settings());
+    if let Some(unknown) = args.groups.iter().find(|name| !groups.iter().any(|g| g.name == **name)) {
+        bail!("--groups: there is no group '{unknown}'; there are customers and products");
+    }
+    if !args.groups.is_empty() {
+        groups.retain(|g| args.groups.iter().any(|name| name == g.name));
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut running = Running::start(config, &groups, Wall::Real).await?;
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => tracing::info!("interrupted: stopping"),
+            reason = running.failed() => {
+                let _ = running.stop().await;
+                return Err(reason);
+            }
+        }
+        running.stop().await
+    })
+}

@@ -1,0 +1,200 @@
+//! A running instance: the log, the engine, the gateway and the connectors, started together and stopped together.
+
+use crate::config::{Config, LogKind};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use tillflow_engine::{
+    Engine, EngineConfig, Wall,
+    log::{
+        embedded::Embedded,
+        kafka::{self, Kafka, KafkaSettings, Stores},
+    },
+};
+use tillflow_engine_api::Group;
+use tillflow_gateway::Gateway;
+use tillflow_schemas::{Catalog, Codec};
+use tillflow_state::{Durability, Shared};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// An instance that runs.
+pub struct Running {
+    /// Its engine.
+    pub engine: Engine,
+    /// The embedded log, where it has one.
+    pub embedded: Option<Embedded>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    shutdown: CancellationToken,
+    services: Vec<JoinHandle<Result<()>>>,
+}
+
+/// The engine's part of the configuration.
+pub fn engine_config(config: &Config, wall: &Wall) -> EngineConfig {
+    EngineConfig {
+        grace: Duration::from_secs(config.time.grace_s),
+        idle_clock: config.time.idle,
+        wall: wall.clone(),
+        commit_interval: Duration::from_millis(config.commit.interval_ms),
+        commit_bytes: config.memory.uncommitted_mb << 20,
+        workers: config.workers,
+        ..EngineConfig::default()
+    }
+}
+
+/// The cluster of the configuration.
+///
+/// # Errors
+/// When no brokers are configured or the instance's id can't be kept.
+pub fn cluster(config: &Config, catalog: &Arc<Catalog>) -> Result<Kafka> {
+    let brokers = config.brokers.clone().context("no brokers are configured: give --brokers HOST:PORT")?;
+    let settings = KafkaSettings {
+        brokers,
+        app_id: config.app_id.clone(),
+        instance_id: instance_id(config)?,
+        prefix: config.topics.prefix.clone(),
+        replication: config.topics.replication,
+        session_timeout: Duration::from_secs(config.kafka.session_timeout_s),
+        options: config.kafka.options.clone(),
+    };
+    Ok(Kafka::new(settings, catalog))
+}
+
+/// The configured id, else one made once and kept beside the state it belongs to.
+fn instance_id(config: &Config) -> Result<String> {
+    if let Some(id) = &config.instance.id {
+        return Ok(id.clone());
+    }
+    let path = config.data_dir.join("instance-id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    std::fs::create_dir_all(&config.data_dir).with_context(|| format!("creating {}", config.data_dir.display()))?;
+    let id = format!("{:08x}", rand::random::<u32>());
+    std::fs::write(&path, &id).with_context(|| format!("writing {}", path.display()))?;
+    Ok(id)
+}
+
+fn shared(config: &Config) -> Shared {
+    Shared::new(config.memory.cache_mb << 20, config.memory.write_buffers_mb << 20)
+}
+
+/// Opens the embedded log of a data directory.
+///
+/// # Errors
+/// When another process holds it, or it can't be read.
+pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<Embedded> {
+    let durability = if config.commit.fsync { Durability::Disk } else { Durability::Process };
+    Ok(Embedded::open(&path.join("embedded"), catalog, durability, &shared(config))?)
+}
+
+impl Running {
+    /// Starts everything the configuration asks for.
+    ///
+    /// # Errors
+    /// When something can't start; nothing is left running.
+    pub async fn start(config: &Config, groups: &[Group], wall: Wall) -> Result<Self> {
+        let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
+        let codec = Arc::new(Codec::json());
+        let engine_config = engine_config(config, &wall);
+        let (engine, embedded) = match config.log_kind() {
+            LogKind::Embedded => {
+                let log = open_embedded(config, &catalog, &config.data_dir)?;
+                (Engine::embedded(&log, groups, &codec, &engine_config)?, Some(log))
+            }
+            LogKind::Kafka => {
+                // The directory first: a second process must not reach the cluster.
+                let stores = Stores::open(&config.data_dir, &shared(config))?;
+                let kafka = cluster(config, &catalog)?;
+                let start = move |config: EngineConfig, groups: Vec<Group>| Engine::kafka(&kafka, &stores, &groups, &codec, &config);
+                prepare_topics(config, &catalog).await?;
+                let groups = groups.to_vec();
+                (tokio::task::spawn_blocking(move || start(engine_config, groups)).await??, None)
+            }
+        };
+        let shutdown = CancellationToken::new();
+        let mut running = Self { engine, embedded, address: ([0, 0, 0, 0], 0).into(), shutdown, services: Vec::new() };
+        if let Err(e) = running.serve(config, wall).await {
+            let _ = running.stop().await;
+            return Err(e);
+        }
+        Ok(running)
+    }
+
+    async fn serve(&mut self, config: &Config, wall: Wall) -> Result<()> {
+        let listen = &config.gateway.listen;
+        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+        let health = match &config.gateway.health_listen {
+            Some(listen) => Some(TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?),
+            None => None,
+        };
+        self.address = listener.local_addr()?;
+        tracing::info!(address = %self.address, "listening");
+        let gateway = Gateway::new(self.engine.port(), config.gateway.clone()).with_clock(Arc::new(move || wall.now()));
+        let shutdown = self.shutdown.clone();
+        self.services.push(tokio::spawn(async move { gateway.serve(listener, health, shutdown).await.map_err(Into::into) }));
+        Ok(())
+    }
+
+    /// Waits until a service or a worker ends by itself, which it should not.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        loop {
+            if self.engine.is_stopping() {
+                return anyhow!("{}", self.engine.port().readiness().reason);
+            }
+            if let Some(at) = self.services.iter().position(JoinHandle::is_finished) {
+                return match self.services.swap_remove(at).await {
+                    Ok(Ok(())) => anyhow!("a service ended"),
+                    Ok(Err(e)) => e,
+                    Err(e) => anyhow!("a service panicked: {e}"),
+                };
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Stops everything: requests in flight end, workers commit.
+    ///
+    /// # Errors
+    /// What went wrong first.
+    pub async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        let mut failure = None;
+        for service in self.services {
+            if let Ok(Err(e)) = service.await {
+                failure.get_or_insert(e);
+            }
+        }
+        let stopped = tokio::task::spawn_blocking(move || self.engine.stop()).await?;
+        match (stopped, failure) {
+            (Err(reason), _) => bail!(reason),
+            (Ok(()), Some(e)) => Err(e),
+            (Ok(()), None) => Ok(()),
+        }
+    }
+}
+
+async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<()> {
+    let kafka = cluster(config, catalog)?;
+    let look = kafka.clone();
+    let differences = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;
+    let (missing, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| matches!(d, kafka::Difference::Missing { .. }));
+    kafka::check(&others)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !config.topics.create {
+        kafka::check(&missing)?;
+    }
+    tracing::info!(topics = missing.len(), "creating missing topics");
+    kafka::apply(&kafka, &missing).await?;
+    // The cluster needs a moment until every broker knows them.
+    for _ in 0..100 {
+        let look = kafka.clone();
+        if tokio::task::spawn_blocking(move || kafka::plan(&look)).await??.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("the topics were created, but the cluster does not show them all yet; try again")
+}
