@@ -55,7 +55,7 @@ lint: ## formatting and clippy, warnings as errors
 
 doc: ## the API documentation of all crates
 	@scripts/setup demo
-	@cargo doc --locked --workspace --no-deps
+	@. scripts/env && cargo doc --locked --workspace --no-deps
 
 check-k8s: ## render the manifests in k8s/ and check them against the Kubernetes schemas
 	@scripts/setup k8s
