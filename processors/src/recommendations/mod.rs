@@ -10,6 +10,8 @@
 
 pub mod association;
 pub mod evaluate;
+mod joining;
+pub mod merchandising;
 pub mod neighbours;
 pub mod pairs;
 mod products;
@@ -17,7 +19,10 @@ pub mod ranking;
 mod recommender;
 pub mod session;
 mod settings;
+mod shelf;
 mod shoppers;
+#[cfg(test)]
+mod stories;
 pub mod trends;
 
 pub use products::ProductStage;

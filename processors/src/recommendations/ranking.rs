@@ -1,7 +1,13 @@
 //! What to show: neighbours of what the shopper is looking at, less what makes no sense, diversified, filled up with
 //! what is popular.
+//!
+//! Neighbours of sessions (the VSKNN family: what shoppers saw whose sessions resemble this one) are deliberately not
+//! part of it. Mixed in at their best weight they moved the hit rate on 12,455 real views (RecSys Challenge 2015) from
+//! .658 to .660 and the reciprocal rank of the test set down, for an index of sessions that every view would write to
+//! and every push would read hundreds of rows of. Neighbours of the session's last products by recency hold what they
+//! know.
 
-use super::{RecommendationsSettings, association::rounded, session::Session};
+use super::{RecommendationsSettings, association::rounded};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use tillflow_schemas::{Product, ProductId, ProductStatus, RecommendedItem, Related, RelatedProducts, Timestamp};
@@ -34,9 +40,9 @@ pub fn seeds<'a>(products: impl IntoIterator<Item = &'a ProductId>, settings: &R
     seeds
 }
 
-/// The products of a session, the latest first.
-pub fn latest_first(session: &Session) -> impl Iterator<Item = &ProductId> {
-    session.items.iter().rev().map(|s| &s.product)
+/// Products that all count the same as seeds.
+pub fn alike<'a>(products: impl IntoIterator<Item = &'a ProductId>) -> Vec<Seed> {
+    products.into_iter().map(|product| Seed { product: product.clone(), weight: 1.0 }).collect()
 }
 
 /// What is known of products "now".

@@ -131,8 +131,8 @@ impl Recommender {
     pub fn rank(&self, user: &UserId, items: usize, repeats: Repeats) -> Vec<ProductId> {
         let nothing = Session::default();
         let session = self.sessions.get(user).unwrap_or(&nothing);
-        let seeds = ranking::seeds(ranking::latest_first(session), &self.settings);
-        let current = ranking::latest_first(session).next();
+        let seeds = ranking::seeds(session.latest_first(), &self.settings);
+        let current = session.latest_first().next();
         let mut related = ranking::neighbours_of(&seeds, self);
         if repeats == Repeats::Listed {
             for seed in seeds.iter().skip(1) {
@@ -145,7 +145,7 @@ impl Recommender {
             related.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));
         }
         let seen: FxHashSet<&ProductId> = match repeats {
-            Repeats::Dropped => ranking::latest_first(session).collect(),
+            Repeats::Dropped => session.latest_first().collect(),
             Repeats::Listed => current.into_iter().collect(),
         };
         let popular = self.popular.top(day(self.clock), &self.fading).into_iter().map(|(p, share)| ranking::popular(p, share)).collect();

@@ -56,9 +56,21 @@ pub struct Seen {
     pub interest: Interest,
     /// How usual it was when it came into the session.
     pub background: Background,
-    /// It came from the visitor's time before the log-in: it leads to recommendations but makes no pairs, since when
-    /// it arrives (from another partition) depends on timing, and pair counts must not.
-    pub moved: bool,
+    /// Whether it makes pairs, leads to recommendations, or both.
+    pub standing: Standing,
+}
+
+/// What a product of a session is good for. When a session moves to another id (from another partition) depends on
+/// timing, and pair counts must not: so what moved makes pairs only where it was seen, and leads to recommendations
+/// only where it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// Seen under this id: both.
+    Own,
+    /// Seen under this id, and moved to the user the visitor turned out to be: pairs only.
+    MovedOut,
+    /// Seen before the log-in: recommendations only.
+    MovedIn,
 }
 
 /// What a shopper looked at, the latest last.
@@ -66,7 +78,7 @@ pub struct Seen {
 pub struct Session {
     /// Different products, bounded.
     pub items: Vec<Seen>,
-    /// The latest event.
+    /// The latest event under this id.
     pub last_at: Timestamp,
 }
 
@@ -127,15 +139,20 @@ impl Session {
             return false;
         }
         if self.last_at + gap < at {
-            self.items.clear();
+            self.items.retain(|s| s.standing == Standing::MovedIn && at <= s.at + gap);
         }
         self.last_at = self.last_at.max(at);
         true
     }
 
-    /// Whether the product is not of the session yet.
+    /// Whether the product has not been seen in the session under this id.
     pub fn is_new(&self, product: &ProductId) -> bool {
-        !self.items.iter().any(|s| s.product == *product && !s.moved)
+        !self.items.iter().any(|s| s.product == *product && s.pairs())
+    }
+
+    /// The products that lead to recommendations, the latest first.
+    pub fn latest_first(&self) -> impl Iterator<Item = &ProductId> {
+        self.items.iter().rev().filter(|s| s.standing != Standing::MovedOut).map(|s| &s.product)
     }
 
     /// A product is seen: it becomes the latest, and the pairs it makes are appended to `sightings`. `background` is
@@ -149,15 +166,15 @@ impl Session {
         weights: &PairWeights,
         sightings: &mut Vec<Sighting>,
     ) {
-        let before = self.items.iter().position(|s| s.product == *product).map(|i| self.items.remove(i)).filter(|s| !s.moved);
+        let before = self.items.iter().position(|s| s.product == *product).map(|i| self.items.remove(i)).filter(Seen::pairs);
         let seen = Seen {
             product: product.clone(),
             at,
             interest: before.as_ref().map_or(interest, |b| b.interest.max(interest)),
             background: before.as_ref().map_or(background, |b| b.background),
-            moved: false,
+            standing: Standing::Own,
         };
-        let others = self.items.iter().rev().filter(|s| !s.moved).take(weights.reach()).enumerate();
+        let others = self.items.iter().rev().filter(|s| s.pairs()).take(weights.reach()).enumerate();
         match before {
             None => others.for_each(|(distance, other)| {
                 sightings.push(sighting(other, &seen, weights.forth(interest, distance), 1, at));
@@ -172,23 +189,44 @@ impl Session {
         self.items.push(seen);
     }
 
-    /// Forgets the oldest products beyond `limit`.
+    /// Forgets the oldest products beyond `limit`, those that moved in first: they must not displace what makes pairs.
     pub fn bound(&mut self, limit: usize) {
-        let excess = self.items.len().saturating_sub(limit);
+        let mut excess = self.items.len().saturating_sub(limit);
+        self.items.retain(|s| {
+            let goes = excess > 0 && s.standing == Standing::MovedIn;
+            excess -= usize::from(goes);
+            !goes
+        });
         self.items.drain(..excess);
     }
 
+    /// The products that move to the user the visitor turned out to be.
+    pub fn move_out(&mut self) -> Vec<Seen> {
+        let mut leaving = Vec::new();
+        for seen in self.items.iter_mut().filter(|s| s.standing == Standing::Own) {
+            leaving.push(seen.clone());
+            seen.standing = Standing::MovedOut;
+        }
+        leaving
+    }
+
     /// Takes in the products of the same person's session before the log-in, in the order they were seen.
-    pub fn take_over(&mut self, earlier: Vec<Seen>, gap: Duration) {
+    pub fn move_in(&mut self, earlier: Vec<Seen>, gap: Duration) {
+        let own = self.items.iter().any(Seen::pairs);
         for seen in earlier {
-            let current = self.items.is_empty() || (self.last_at <= seen.at + gap && seen.at <= self.last_at + gap);
+            let current = !own || (self.last_at <= seen.at + gap && seen.at <= self.last_at + gap);
             if current && !self.items.iter().any(|s| s.product == seen.product) {
-                self.last_at = self.last_at.max(seen.at);
-                self.items.push(Seen { moved: true, ..seen });
+                // Where its time puts it; the order of what was seen here stays, since distances are counted by it.
+                let place = self.items.iter().position(|s| s.at > seen.at).unwrap_or(self.items.len());
+                self.items.insert(place, Seen { standing: Standing::MovedIn, ..seen });
             }
         }
-        // Stable, so what has one time keeps its order.
-        self.items.sort_by_key(|s| s.at);
+    }
+}
+
+impl Seen {
+    fn pairs(&self) -> bool {
+        self.standing != Standing::MovedIn
     }
 }
 
@@ -213,6 +251,7 @@ pub fn pair(other: &ProductId, background: Background, weight: u64, count: u64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const GAP: Duration = Duration::from_secs(1800);
 
@@ -275,16 +314,38 @@ mod tests {
         assert_eq!(session.last_at, minute(100));
     }
 
+    fn names(session: &Session) -> Vec<&str> {
+        session.latest_first().map(|p| p.as_str()).collect()
+    }
+
     #[test]
-    fn products_from_before_the_log_in_make_no_pairs_until_seen_again() {
-        let mut anonymous = Session::default();
-        see(&mut anonymous, "tea", Interest::Viewed, 0);
+    fn what_moved_at_the_log_in_leads_to_recommendations_where_it_went_and_makes_pairs_where_it_was_seen() {
+        let mut visitor = Session::default();
+        see(&mut visitor, "tea", Interest::Viewed, 0);
         let mut known = Session::default();
         see(&mut known, "cup", Interest::Viewed, 5);
-        known.take_over(anonymous.items, GAP);
-        assert_eq!(known.items.iter().map(|s| (s.product.as_str(), s.moved)).collect::<Vec<_>>(), [("tea", true), ("cup", false)]);
+        known.move_in(visitor.move_out(), GAP);
+        assert_eq!((names(&known), names(&visitor)), (vec!["cup", "tea"], vec![]));
         assert_eq!(see(&mut known, "pot", Interest::Viewed, 6).len(), 2, "with the cup alone");
-        assert_eq!(see(&mut known, "tea", Interest::Viewed, 7).len(), 4, "now the tea is of this session");
+        assert_eq!(see(&mut known, "tea", Interest::Viewed, 7).len(), 4, "now the tea was seen here too");
+        assert_eq!(see(&mut visitor, "rum", Interest::Viewed, 8).len(), 2, "with the tea, which was seen here");
+    }
+
+    #[test]
+    fn what_moved_in_ages_by_its_own_time_and_displaces_nothing() {
+        let mut visitor = Session::default();
+        (0..30).for_each(|i| drop(see(&mut visitor, &format!("v{i}"), Interest::Viewed, 20)));
+        let mut known = Session::default();
+        (0..20).for_each(|i| drop(see(&mut known, &format!("k{i}"), Interest::Viewed, 0)));
+        known.move_in(visitor.move_out(), GAP);
+        known.bound(30);
+        assert_eq!(known.items.iter().filter(|s| s.standing == Standing::Own).count(), 20);
+        assert_eq!(known.items.len(), 30);
+        assert!(known.enter(minute(40), GAP));
+        assert!(known.items.iter().all(|s| s.standing == Standing::MovedIn), "the session under this id is over");
+        assert_eq!(known.items.len(), 10);
+        assert_eq!(see(&mut known, "tea", Interest::Viewed, 71), []);
+        assert_eq!(names(&known), ["tea"]);
     }
 
     #[test]
@@ -296,5 +357,36 @@ mod tests {
         }
         assert_eq!(session.items.len(), 30);
         assert_eq!(session.items[0].product.as_str(), "p10");
+    }
+
+    proptest! {
+        #[test]
+        fn when_a_session_moves_makes_no_difference_to_pairs(
+            seen in prop::collection::vec((0_u8..12, any::<bool>(), 0_i64..90), 1..60), moving_in in 0_usize..60, moving_out in 0_usize..60,
+        ) {
+            let mut visitor = Session::default();
+            (0..8).for_each(|i| drop(see(&mut visitor, &format!("p{}", i * 2), Interest::Viewed, 30 + i)));
+            let earlier = visitor.move_out();
+            let weights = PairWeights::new(&RecommendationsSettings::default());
+            let run = |moving_in: usize, moving_out: usize| {
+                let (mut session, mut sightings) = (Session::default(), Vec::new());
+                for (i, (product, added, m)) in seen.iter().enumerate() {
+                    if i == moving_in {
+                        session.move_in(earlier.clone(), GAP);
+                        session.bound(6);
+                    }
+                    if i == moving_out {
+                        session.move_out();
+                    }
+                    let interest = if *added { Interest::Added } else { Interest::Viewed };
+                    if session.enter(minute(*m), GAP) {
+                        session.see(&format!("p{product}").into(), interest, minute(*m), Background::default(), &weights, &mut sightings);
+                        session.bound(6);
+                    }
+                }
+                sightings
+            };
+            prop_assert_eq!(run(moving_in, moving_out), run(usize::MAX, usize::MAX));
+        }
     }
 }

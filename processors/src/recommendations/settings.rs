@@ -1,5 +1,6 @@
 //! The `recommendations` section of the configuration.
 
+use super::merchandising::MerchandisingRule;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct RecommendationsSettings {
     pub trend_half_life_days: u32,
     /// Least time between two pushes to one shopper, in milliseconds of event time.
     pub push_interval_ms: u64,
+    /// The shop's own hand in what is shown: rules that pin, boost, bury or block by product, category or tag.
+    pub merchandising: Vec<MerchandisingRule>,
 }
 
 /// What a pair weighs, by what was done with the product it leads to.
@@ -92,6 +95,7 @@ impl Default for RecommendationsSettings {
             bought_days: 30,
             trend_half_life_days: 3,
             push_interval_ms: 1_000,
+            merchandising: Vec::new(),
         }
     }
 }
@@ -146,6 +150,9 @@ impl RecommendationsSettings {
         check(self.llr_threshold >= 0.0, "llr_threshold", format!("is {}, below 0", self.llr_threshold));
         check(self.half_life_days > 0, "half_life_days", "is 0".into());
         check(self.trend_half_life_days > 0, "trend_half_life_days", "is 0".into());
+        for (i, rule) in self.merchandising.iter().enumerate() {
+            problems.extend(rule.problem().map(|problem| format!("recommendations.merchandising[{i}] {problem}")));
+        }
         problems
     }
 }

@@ -1,58 +1,20 @@
 //! The shopper stage: sessions and orders in, pairs and pushes out.
 
 use super::{
-    RecommendationsSettings,
+    RecommendationsSettings, joining,
     pairs::{self, PairBatch, Sighting},
-    ranking::{self, Seed, Shop, Unwanted},
-    session::{Background, Interest, ORDERED, PairWeights, Session},
-    trends::{Fading, ProductSample, TrendList, day},
+    session::{Background, Interest, ORDERED, PairWeights},
+    shelf::{Asked, BASKET_SEEDS, Bought, Kind, Now, Occasion, Shopper, Tables, WHOLE_SHOP, latest_in, recommend},
+    trends::day,
 };
-use crate::shopper::{self, Cart, PlacedOrder};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::sync::Arc;
-use tillflow_engine_api::{Combined, Context, Declare, Global, Output, Processor, Query, Result, Timer, TimerKind};
+use serde_json::{Value, json};
+use tillflow_engine_api::{Combined, Context, Declare, Output, Processor, Result, Timer, TimerKind};
 use tillflow_schemas::{
-    Event, Order, OrderId, Product, ProductId, ProductStatus, Recommendations, RecommendedItem, RelatedProducts, Timestamp, UserEvent,
-    UserEventKind, UserId,
+    CustomerSignal, Event, Order, OrderId, ProductId, Recommendations, RecommendedItem, UserEvent, UserEventKind, UserId,
 };
-use tillflow_state::Table;
 
 /// Purchases remembered of a shopper; the oldest go first.
 const BOUGHT: usize = 500;
-/// Products of an order that recommendations start from.
-const ORDER_SEEDS: usize = 20;
-/// The trend list of the whole shop; the others are named after their category, which is never empty.
-const WHOLE_SHOP: &str = "";
-
-/// What is kept of a shopper.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Shopper {
-    /// What they look at.
-    pub session: Session,
-    /// The ids last pushed, best first.
-    pushed: Vec<ProductId>,
-    /// When.
-    pushed_at: Option<Timestamp>,
-    /// A push that came too soon after the one before.
-    waiting: Option<Occasion>,
-}
-
-/// What a push is for.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Occasion {
-    /// The event type.
-    trigger: String,
-    /// What it starts from, before the session: the order's products, or the cart's.
-    first: Vec<ProductId>,
-}
-
-/// Something bought.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Bought {
-    product: ProductId,
-    at: Timestamp,
-}
 
 /// The shopper stage.
 pub struct ShopperStage {
@@ -61,49 +23,24 @@ pub struct ShopperStage {
     tables: Tables,
     pairs: Combined<PairBatch>,
     recommendations: Output<Recommendations>,
+    signals: Output<CustomerSignal>,
     push: TimerKind,
-}
-
-/// What it reads and keeps, and the rules to read it with.
-#[derive(Clone)]
-struct Tables {
-    shoppers: Table<UserId, Shopper>,
-    bought: Table<UserId, Vec<Bought>>,
-    products: Table<ProductId, ProductSample>,
-    sightings: Table<(), u64>,
-    trends: Table<String, TrendList>,
-    carts: Table<UserId, Cart>,
-    orders: Table<(UserId, OrderId), PlacedOrder>,
-    related: Global<RelatedProducts>,
-    catalogue: Global<Product>,
-    status: Global<ProductStatus>,
-    fading: Fading,
 }
 
 impl Processor for ShopperStage {
     fn declare(d: &mut Declare<'_>) -> Self {
         d.input::<UserEvent>();
+        d.input::<CustomerSignal>();
         let settings: RecommendationsSettings = d.settings("recommendations");
         settings.problems().into_iter().for_each(|p| d.problem(p));
-        let tables = Tables {
-            shoppers: d.store("recommendations.shoppers"),
-            bought: d.store("recommendations.bought"),
-            products: d.store("recommendations.products"),
-            sightings: d.store("recommendations.sightings"),
-            trends: d.store("recommendations.trends"),
-            carts: d.read(shopper::CARTS),
-            orders: d.read(shopper::ORDERS),
-            related: d.latest(),
-            catalogue: d.global(),
-            status: d.latest(),
-            fading: Fading::new(&settings),
-        };
+        let tables = Tables::declare(d, &settings);
         let (answering, reading) = (settings.clone(), tables.clone());
         d.query("recommendations", move |q| {
+            let Some(kind) = Kind::named(q.rest) else { return Ok(None) };
             let user = UserId::from(q.key);
             let shopper = q.get(&reading.shoppers, &user)?.unwrap_or_default();
-            let items = recommend(&Asked(q, &reading), &user, &shopper.session, &[], &answering)?;
-            Ok(Some(json!({ "items": items })))
+            let items = recommend(&Asked(q, &reading), &user, &shopper.session, &[], kind, &answering)?;
+            Ok(Some(json!({ "items": items.iter().map(|item| with_kind(item, q.rest)).collect::<Vec<_>>() })))
         });
         Self {
             weights: PairWeights::new(&settings),
@@ -111,12 +48,20 @@ impl Processor for ShopperStage {
             tables,
             pairs: d.combined(),
             recommendations: d.output(),
+            signals: d.output(),
             push: d.timer("recommendations.push"),
         }
     }
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
-        let Event::User(event) = event else { return Ok(()) };
+        let event = match event {
+            Event::User(event) => event,
+            Event::CustomerSignal(signal) => return self.hear(signal, cx),
+            _ => return Ok(()),
+        };
+        if let (Some(user), Some(anonymous)) = (&event.user_id, &event.anonymous_id) {
+            self.join(user, anonymous, cx)?;
+        }
         match (&event.kind, event.who()) {
             (UserEventKind::ProductViewed { product_id, .. }, Some(user)) => self.see(user, product_id, Interest::Viewed, event, cx),
             (UserEventKind::AddedToCart { product_id, .. }, Some(user)) => self.see(user, product_id, Interest::Added, event, cx),
@@ -156,9 +101,7 @@ impl ShopperStage {
     fn check_out(&self, user: &UserId, event: &UserEvent, cx: &mut Context<'_>) -> Result<()> {
         let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
         shopper.session.enter(cx.now(), self.settings.session_gap());
-        let mut cart: Vec<_> = cx.get(&self.tables.carts, user)?.unwrap_or_default().items.into_iter().collect();
-        cart.sort_by_key(|(_, item)| std::cmp::Reverse(item.added_at));
-        let first = cart.into_iter().map(|(product, _)| product).take(ORDER_SEEDS).collect();
+        let first = latest_in(&cx.get(&self.tables.carts, user)?.unwrap_or_default());
         self.occur(user, shopper, event, first, cx)
     }
 
@@ -182,7 +125,7 @@ impl ShopperStage {
         cx.put(&self.tables.bought, user, &bought)?;
         let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
         shopper.session.enter(cx.now(), self.settings.session_gap());
-        self.occur(user, shopper, event, products.into_iter().take(ORDER_SEEDS).collect(), cx)
+        self.occur(user, shopper, event, products.into_iter().take(BASKET_SEEDS).collect(), cx)
     }
 
     /// What was ordered and cancelled was not bought.
@@ -191,6 +134,34 @@ impl ShopperStage {
         let Some(mut bought) = cx.get(&self.tables.bought, user)? else { return Ok(()) };
         bought.retain(|b| b.at != order.at || !order.items.iter().any(|i| i.product_id == b.product));
         cx.put(&self.tables.bought, user, &bought)
+    }
+
+    /// Asks for the session that a shopper had before they were known.
+    fn join(&self, user: &UserId, anonymous: &UserId, cx: &mut Context<'_>) -> Result<()> {
+        let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
+        let Some(signal) = joining::ask(&mut shopper, user, anonymous, cx.now()) else { return Ok(()) };
+        cx.put(&self.tables.shoppers, user, &shopper)?;
+        cx.emit(&self.signals, signal)
+    }
+
+    /// Gives a visitor's session away, or takes it over.
+    fn hear(&self, signal: &CustomerSignal, cx: &mut Context<'_>) -> Result<()> {
+        let user = &signal.user_id;
+        let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
+        match signal.kind.as_str() {
+            joining::JOIN => {
+                if let Some(answer) = joining::give(&mut shopper, signal) {
+                    cx.emit(&self.signals, answer)?;
+                }
+            }
+            joining::SESSION => {
+                let Some(items) = joining::given(signal) else { return Ok(()) };
+                shopper.session.move_in(items, self.settings.session_gap());
+                shopper.session.bound(self.settings.session_items);
+            }
+            _ => return Ok(()),
+        }
+        cx.put(&self.tables.shoppers, user, &shopper)
     }
 
     /// Counts a product's sighting in this partition's sample; answers how usual it is.
@@ -234,7 +205,7 @@ impl ShopperStage {
 
     /// Pushes what is new; nothing or nothing new to say is no push.
     fn push(&self, user: &UserId, shopper: &mut Shopper, occasion: Occasion, cx: &mut Context<'_>) -> Result<()> {
-        let items = recommend(&Now(cx, &self.tables), user, &shopper.session, &occasion.first, &self.settings)?;
+        let items = recommend(&Now(cx, &self.tables), user, &shopper.session, &occasion.first, Kind::Mixed, &self.settings)?;
         if items.is_empty() || items.iter().map(|i| &i.product_id).eq(&shopper.pushed) {
             return Ok(());
         }
@@ -245,76 +216,12 @@ impl ShopperStage {
     }
 }
 
-/// What a recommendation is made from: committed or uncommitted state, and the broadcast tables.
-trait Source: Shop {
-    fn now(&self) -> Timestamp;
-    fn cart(&self, user: &UserId) -> Result<Cart>;
-    fn bought(&self, user: &UserId) -> Result<Vec<Bought>>;
-    fn trend(&self, scope: &str) -> Result<Vec<(ProductId, f64)>>;
-}
-
-struct Now<'a, 'b>(&'a Context<'b>, &'a Tables);
-struct Asked<'a, 'b>(&'a Query<'b>, &'a Tables);
-
-macro_rules! source {
-    ($name:ident, $now:expr) => {
-        impl Shop for $name<'_, '_> {
-            fn related(&self, product: &str) -> Option<Arc<RelatedProducts>> {
-                self.0.lookup(&self.1.related, product)
-            }
-            fn product(&self, product: &str) -> Option<Arc<Product>> {
-                self.0.lookup(&self.1.catalogue, product)
-            }
-            fn status(&self, product: &str) -> Option<Arc<ProductStatus>> {
-                self.0.lookup(&self.1.status, product)
-            }
-        }
-        impl Source for $name<'_, '_> {
-            fn now(&self) -> Timestamp {
-                let now: fn(&Self) -> Timestamp = $now;
-                now(self)
-            }
-            fn cart(&self, user: &UserId) -> Result<Cart> {
-                Ok(self.0.get(&self.1.carts, user)?.unwrap_or_default())
-            }
-            fn bought(&self, user: &UserId) -> Result<Vec<Bought>> {
-                Ok(self.0.get(&self.1.bought, user)?.unwrap_or_default())
-            }
-            fn trend(&self, scope: &str) -> Result<Vec<(ProductId, f64)>> {
-                let list = self.0.get(&self.1.trends, &scope.to_owned())?.unwrap_or_default();
-                Ok(list.top(day(self.now()), &self.1.fading))
-            }
-        }
+/// An item as a query answers it: `kind` as asked; in the mix, what nothing led to is trending.
+fn with_kind(item: &RecommendedItem, asked: &str) -> Value {
+    let kind = match asked {
+        "" if item.because.is_empty() => "trending",
+        "" => "related",
+        asked => asked,
     };
-}
-source!(Now, |s| s.0.now());
-source!(Asked, |s| s.0.now);
-
-/// What to show a shopper now. `first` are the products it starts from before those of the session.
-fn recommend(
-    from: &impl Source,
-    user: &UserId,
-    session: &Session,
-    first: &[ProductId],
-    settings: &RecommendationsSettings,
-) -> Result<Vec<RecommendedItem>> {
-    let seeds: Vec<Seed> = ranking::seeds(first.iter().chain(ranking::latest_first(session)), settings);
-    let (cart, bought) = (from.cart(user)?, from.bought(user)?);
-    let since = from.now() - settings.bought_within();
-    let unwanted = Unwanted {
-        at_hand: cart.items.keys().chain(first).chain(ranking::latest_first(session).take(1)).map(|p| p.as_str()).collect(),
-        bought: bought.iter().filter(|b| b.at >= since).map(|b| b.product.as_str()).collect(),
-    };
-    let admits = |product: &str| unwanted.admits(product, from, from.now());
-    let related = ranking::neighbours_of(&seeds, from);
-    let mut popular = Vec::new();
-    if related.iter().filter(|c| admits(c.product_id.as_str())).take(settings.items).count() < settings.items {
-        let category = seeds.first().and_then(|s| from.product(s.product.as_str())).map(|p| p.category.clone()).filter(|c| !c.is_empty());
-        if let Some(category) = category {
-            popular.push(from.trend(&category)?);
-        }
-        popular.push(from.trend(WHOLE_SHOP)?);
-    }
-    let popular = popular.into_iter().map(|list| list.into_iter().map(|(product, share)| ranking::popular(product, share)).collect());
-    Ok(ranking::pick(std::iter::once(related).chain(popular), admits, from, settings))
+    json!({ "product_id": item.product_id, "score": item.score, "because": item.because, "kind": kind })
 }
