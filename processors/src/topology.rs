@@ -16,6 +16,7 @@ pub fn customers(settings: &Map<String, Value>) -> Group {
         .with::<crate::shopper::Shopper>("shopper")
         .with::<crate::pricing::DemandSignals>("demand_signals")
         .with::<crate::recommendations::ShopperStage>("recommendations")
+        .with::<crate::loyalty::Loyalty>("loyalty")
         .with::<crate::subscriptions::Subscriptions>("subscriptions")
 }
 

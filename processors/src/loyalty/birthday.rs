@@ -28,7 +28,11 @@ impl Loyalty {
             return cx.cancel_timer(self.birthday_timer, user.as_str(), "");
         };
         let profile = Profile { birthday: customer.birthday.as_deref().and_then(birthday), country: customer.country.clone() };
-        cx.put(&self.tables.profiles, &user, &profile)?;
+        if profile == Profile::default() {
+            cx.delete(&self.tables.profiles, &user);
+        } else {
+            cx.put(&self.tables.profiles, &user, &profile)?;
+        }
         cx.cancel_timer(self.birthday_timer, user.as_str(), "")?;
         let book = self.open(&user, cx)?;
         self.await_birthday(&book, cx)

@@ -12,6 +12,7 @@ use tillflow_schemas::{CustomerSignal, OrderId, UserId};
 /// A message from one partition's task to another's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "data", rename_all = "snake_case")]
+#[allow(clippy::enum_variant_names, reason = "their names go over the wire, beside those of other rooms")]
 pub(super) enum Message {
     /// To the owner of a scope: may `user_id` have `amount` of it?
     LoyaltyGrantAsked { of: Scarce, amount: i64, user_id: UserId, command_id: String },
