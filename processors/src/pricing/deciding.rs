@@ -83,6 +83,7 @@ impl Pricing {
         if !stays {
             self.restate(id, product, at, before.map(|(_, price)| price), base, cx)?;
         }
+        self.wake(id, product, cx)?;
         self.start_hourly(id, product, at, cx)?;
         let Some((facts, (_, price))) = product.facts.as_ref().zip(product.price()) else { return Ok(()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
@@ -155,11 +156,11 @@ impl Pricing {
         Ok(demand)
     }
 
-    /// Decides for now, the time of the timer.
-    pub(super) fn decide(&mut self, id: &ProductId, product: &mut Priced, trigger: Trigger, cx: &mut Context<'_>) -> Result<()> {
+    /// Decides for now, the time of the timer. Returns whether the product may rest.
+    pub(super) fn decide(&mut self, id: &ProductId, product: &mut Priced, trigger: Trigger, cx: &mut Context<'_>) -> Result<bool> {
         let now = cx.now();
         let (Some(facts), Some((_, current)), Some(day_ago)) = (product.facts.clone(), product.price(), product.day_ago(now)) else {
-            return Ok(());
+            return Ok(false);
         };
         let InForce { rule, parameters } = self.rules.in_force(&facts.category, id.as_str(), cx);
         let (parameters, problem) = match parameters {
@@ -213,13 +214,14 @@ impl Pricing {
             reason: decision.raw.as_ref().map(|r| r.reason.clone()).unwrap_or_default(),
         };
         cx.put(&self.tables.last, id, &explanation)?;
-        if decision.gate.is_some() {
-            return Ok(());
-        }
         let markdown = decision.raw.is_some_and(|r| r.markdown);
-        self.publish_change(id, product, &facts, explanation, markdown, cx)
+        if decision.gate.is_none() && self.publish_change(id, product, &facts, explanation, markdown, cx)? {
+            return Ok(false);
+        }
+        self.may_rest(id, product, decision.gate, &parameters, cx)
     }
 
+    /// Publishes a change, and puts it in force unless it is a shadow. Returns whether anything was new.
     fn publish_change(
         &mut self,
         id: &ProductId,
@@ -228,10 +230,10 @@ impl Pricing {
         made: Explanation,
         markdown: bool,
         cx: &mut Context<'_>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (now, old, new) = (made.at, made.current, made.price);
         if made.mode == Mode::Shadow && product.shadow.replace(new) == Some(new) {
-            return Ok(());
+            return Ok(false);
         }
         let past = PastPrice { at: now, old_price: Some(old), new_price: new, reason: made.reason.clone(), mode: made.mode };
         self.record(id, product, past, cx)?;
@@ -250,7 +252,7 @@ impl Pricing {
         };
         cx.emit(&self.changes, change)?;
         if made.mode == Mode::Shadow {
-            return Ok(());
+            return Ok(true);
         }
         product.shadow = None;
         product.change(now, new);
@@ -260,7 +262,8 @@ impl Pricing {
         }
         self.end_price(id, now, old, cx)?;
         cx.put(&self.tables.made, id, &made)?;
-        self.publish_price(id, product, cx)
+        self.publish_price(id, product, cx)?;
+        Ok(true)
     }
 
     fn publish_price(&self, id: &ProductId, product: &Priced, cx: &mut Context<'_>) -> Result<()> {

@@ -15,6 +15,7 @@ mod guardrails;
 mod parameters;
 mod processor;
 mod queries;
+mod resting;
 mod rule;
 mod rules;
 mod signals;

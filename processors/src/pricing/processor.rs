@@ -30,6 +30,8 @@ pub(super) struct Tables {
     pub last: Table<ProductId, Explanation>,
     /// The decision that made the price in force.
     pub made: Table<ProductId, Explanation>,
+    /// Products whose hourly timer is not set since nothing happens to them.
+    pub resting: Table<ProductId, ()>,
 }
 
 /// Timers of pricing.
@@ -43,6 +45,8 @@ pub(super) struct Timers {
     pub version: TimerKind,
     /// A day of demand counts no more; the detail is its number.
     pub forget_demand: TimerKind,
+    /// Looks whether rules have changed, while products rest.
+    pub watch: TimerKind,
 }
 
 /// Keeps products and decides their prices.
@@ -55,7 +59,7 @@ pub struct Pricing {
     pub(super) statuses: Output<ProductStatus>,
     shop: ShopSettings,
     /// Up to here all decisions have been made: the time of the timer, or the watermark while a record is processed.
-    settled: Timestamp,
+    pub(super) settled: Timestamp,
 }
 
 impl Processor for Pricing {
@@ -77,6 +81,7 @@ impl Processor for Pricing {
             lowest: d.store("pricing.lowest"),
             last: d.store("pricing.last"),
             made: d.store("pricing.made"),
+            resting: d.store("pricing.resting"),
         };
         queries::declare(d, tables, rules, &defaults);
         Self {
@@ -86,6 +91,7 @@ impl Processor for Pricing {
                 decide: d.timer("pricing.decide"),
                 version: d.timer("pricing.version"),
                 forget_demand: d.timer("pricing.forget_demand"),
+                watch: d.timer("pricing.watch_rules"),
             },
             rules: Rules::new(rules, defaults),
             changes: d.output(),
@@ -110,6 +116,9 @@ impl Processor for Pricing {
 
     fn on_timer(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Result<()> {
         self.settled = cx.now();
+        if timer.is(self.timers.watch) {
+            return self.watch_rules(cx);
+        }
         let id = ProductId::from(owner(&timer.key));
         if timer.is(self.timers.forget_demand) {
             let day = timer.detail.parse().map_err(|_| Error::reject(format!("'{}' is no day", timer.detail)))?;
@@ -120,8 +129,8 @@ impl Processor for Pricing {
         let before = product.clone();
         self.settle(&id, &mut product, cx.now(), cx)?;
         if timer.is(self.timers.hourly) {
-            self.decide(&id, &mut product, Trigger::Hourly, cx)?;
-            product.hourly = product.facts.is_some();
+            let may_rest = self.decide(&id, &mut product, Trigger::Hourly, cx)?;
+            product.hourly = product.facts.is_some() && !(may_rest && self.rest(&id, cx)?);
             if product.hourly {
                 cx.set_timer(self.timers.hourly, &timer.key, "", next_hourly(&id, cx.now()))?;
             }
@@ -146,7 +155,14 @@ impl Pricing {
         }
         let mut row = row.unwrap_or_default();
         row.add(place, super::Counts::of(signal));
-        cx.put(&self.tables.demand, &key, &row)
+        cx.put(&self.tables.demand, &key, &row)?;
+        if cx.get(&self.tables.resting, &key.0)?.is_some()
+            && let Some(mut product) = cx.get(&self.tables.products, &key.0)?
+        {
+            self.wake(&key.0, &mut product, cx)?;
+            cx.put(&self.tables.products, &key.0, &product)?;
+        }
+        Ok(())
     }
 
     fn take_stock(&mut self, record: &Inventory, cx: &mut Context<'_>) -> Result<()> {
@@ -164,6 +180,7 @@ impl Pricing {
                 self.decide_at(id, Trigger::Stock, record.last_updated, cx)?;
             }
         }
+        self.wake(id, &mut product, cx)?;
         self.start_hourly(id, &mut product, record.last_updated, cx)?;
         if before != Some(record.stock_level) {
             self.publish_status(id, &product, cx)?;

@@ -67,8 +67,8 @@ proptest! {
 /// What happens in a shop, in the order of time; minutes from the start, a shopper, what, a product.
 type Story = Vec<(i64, u8, u8, u8)>;
 
-fn story() -> impl Strategy<Value = Story> {
-    prop::collection::vec((0_i64..60 * 40, 0_u8..6, 0_u8..8, 0_u8..3), 1..80).prop_map(|mut story| {
+fn story(within_minutes: i64) -> impl Strategy<Value = Story> {
+    prop::collection::vec((0..within_minutes, 0_u8..6, 0_u8..8, 0_u8..3), 1..80).prop_map(|mut story| {
         story.sort();
         story
     })
@@ -132,10 +132,12 @@ fn customers(story: &Story, part: u8, of: u8, commit: usize, user: impl Fn(u8) -
         }
     }
     said.extend(task.emitted::<DemandSignal>().into_iter().map(Said::Signal));
-    said.push(Said::Watermark(minute(60 * 60)));
+    said.push(Said::Watermark(minute(story.last().map_or(0, |s| s.0) + 10 * DAY)));
     assert!(task.failures.is_empty(), "{:?}", task.failures);
     said
 }
+
+const DAY: i64 = 24 * 60;
 
 /// The products task: reads what the customers tasks said and the stock records in an order drawn from `seed`, but never
 /// lets the watermark pass a stock record it has not read.
@@ -191,7 +193,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn prices_do_not_depend_on_how_far_which_task_has_read(story in story(), seeds: (u64, u64), commits in (1_usize..20, 1_usize..20)) {
+    fn prices_do_not_depend_on_how_far_which_task_has_read(story in story(40 * 60), seeds: (u64, u64), commits in (1_usize..20, 1_usize..20)) {
         let run = |commit: usize, seed: u64| {
             let tasks = (0..3).map(|part| customers(&story, part, 3, commit, own_name)).collect();
             products(tasks, stock_records(&story), seed)
@@ -200,11 +202,29 @@ proptest! {
     }
 
     #[test]
-    fn who_the_shoppers_are_never_enters_a_price(story in story(), seed: u64, shift in 1_u8..6) {
+    fn who_the_shoppers_are_never_enters_a_price(story in story(40 * 60), seed: u64, shift in 1_u8..6) {
         let run = |user: &dyn Fn(u8) -> String| {
             products(vec![customers(&story, 0, 1, 5, user)], stock_records(&story), seed)
         };
         prop_assert_eq!(run(&own_name), run(&|who| format!("someone else {}", (who + shift) % 6)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn a_product_that_rested_has_the_prices_of_one_that_did_not(story in story(20 * DAY), seed: u64) {
+        let run = |awake: bool| {
+            let mut task = customers(&story, 0, 1, 5, own_name);
+            if awake {
+                // Demand of a time far away counts for nothing, and lets no product rest.
+                let far = |n| DemandSignal { product_id: format!("p{n}").as_str().into(), bucket: minute(1_000 * DAY), views: 1, ..DemandSignal::default() };
+                task.splice(0..0, (0..3).map(|n| Said::Signal(far(n))));
+            }
+            products(vec![task], stock_records(&story), seed)
+        };
+        prop_assert_eq!(run(false), run(true));
     }
 }
 

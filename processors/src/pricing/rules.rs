@@ -17,6 +17,8 @@ pub struct Rules {
     defaults: PricingParameters,
     /// By scope, to read each version once. Not state: it says nothing that the broadcast table does not.
     read: HashMap<String, ReadRule>,
+    /// All rules as they were when last looked at; none after a start, so that the first look finds them changed.
+    seen: Option<Vec<Arc<PricingRule>>>,
 }
 
 /// The parameters that count for a product.
@@ -32,7 +34,7 @@ pub struct InForce {
 impl Rules {
     /// Over the defaults of the configuration.
     pub fn new(rules: Global<PricingRule>, defaults: PricingParameters) -> Self {
-        Self { rules, defaults, read: HashMap::new() }
+        Self { rules, defaults, read: HashMap::new(), seen: None }
     }
 
     /// The parameters that count for a product now.
@@ -68,6 +70,18 @@ impl Rules {
         }
         self.read.insert(scope.to_owned(), (rule, layer.clone()));
         layer
+    }
+
+    /// Whether other rules count now than when last asked.
+    pub fn have_changed(&mut self, cx: &Context<'_>) -> bool {
+        let now = cx.lookup_all(&self.rules);
+        if let Some(seen) = &self.seen
+            && now.map(|(_, rule)| Arc::as_ptr(rule)).eq(seen.iter().map(Arc::as_ptr))
+        {
+            return false;
+        }
+        self.seen = Some(cx.lookup_all(&self.rules).map(|(_, rule)| rule.clone()).collect());
+        true
     }
 
     /// Refuses a rule that can't be read, or that contradicts the default it is merged with: into the dead letters,

@@ -119,7 +119,7 @@ impl Priced {
 
     /// Whether there was but one price during the last day.
     pub fn is_steady(&self, now: Timestamp) -> bool {
-        self.day_ago(now) == self.price().map(|(_, price)| price)
+        self.prices.len() < 2 || self.price().is_some_and(|(since, _)| since <= now - DAY)
     }
 
     /// The newest stock level read, which may lie ahead of the clock.

@@ -370,6 +370,33 @@ fn asked_to_price_now_it_does() {
 }
 
 #[test]
+fn a_product_to_which_nothing_happens_rests_until_it_is_heard_of_again() {
+    let mut shop = Shop::open();
+    shop.rule(json!({"scope": "default", "demand_score": 1, "valid_from": at("01T00:00")})).product(json!({}));
+    shop.stock("01T10:00", 60).until("05T10:00");
+    let resting = |shop: &mut Shop| {
+        let table = tillflow_state::Table::<ProductId, ()>::new("pricing.resting");
+        shop.products.commit();
+        table.get(shop.products.task().store(), &ProductId::from("p1")).unwrap().is_some()
+    };
+    assert!(resting(&mut shop));
+    assert_eq!(shop.told(), said("105.00", "Moderate stock (60), demand score: 1"));
+    // A rule wakes it,
+    shop.rule(json!({"scope": "default", "demand_score": 2, "valid_from": at("05T12:00")})).until("05T13:16");
+    assert_eq!(shop.told(), said("110.00", "Moderate stock (60), demand score: 2"));
+    // and so do stock
+    shop.until("08T10:00");
+    assert!(resting(&mut shop));
+    shop.stock("08T10:00", 61);
+    assert!(!resting(&mut shop));
+    // and a shopper.
+    shop.until("11T10:00");
+    assert!(resting(&mut shop));
+    shop.event("11T10:00", "product_viewed", "u", json!({"product_id": "p1"})).until("11T10:20");
+    assert!(!resting(&mut shop));
+}
+
+#[test]
 fn thresholds_upside_down_in_the_configuration_are_said() {
     let settings = json!({"pricing": {"low": 200}}).as_object().unwrap().clone();
     let group = Group::new::<Inventory>("products", None, &settings).with::<Pricing>("pricing");
