@@ -115,8 +115,6 @@ impl Processor for Subscriptions {
     fn declare(d: &mut Declare<'_>) -> Self {
         d.input::<SubscriptionEvent>();
         d.input::<CustomerSignal>();
-        // Until the group has a processor that emits them; one that follows what nobody emits can't start.
-        #[cfg(test)]
         d.follow::<LoyaltyUpdate>();
         let settings = SubscriptionSettings::read(d);
         let shop: ShopSettings = d.settings("shop");

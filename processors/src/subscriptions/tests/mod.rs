@@ -3,6 +3,7 @@
 mod boxes;
 mod entitlements;
 mod lives;
+mod together;
 
 use super::*;
 use serde_json::{Value, json};
