@@ -210,6 +210,15 @@ fn guests_and_anonymous_visitors_take_no_part() {
 }
 
 #[test]
+fn the_programme_has_its_place_among_the_customers_systems() {
+    let groups = crate::groups(&Map::new());
+    let catalog = tillflow_schemas::Catalog::built_in(4).unwrap();
+    let group = groups.iter().find(|g| g.parts.iter().any(|p| p.name == "loyalty")).unwrap();
+    assert_eq!(group.name, "customers");
+    assert_eq!(group.problems(&catalog), Vec::<String>::new());
+}
+
+#[test]
 fn wrong_settings_are_named_at_start() {
     let settings = json!({"loyalty": {"tiers": []}, "shop": {"timezone": "Mars/Olympus"}});
     let group = tillflow_engine_api::Group::new::<tillflow_schemas::UserEvent>("customers", None, settings.as_object().unwrap());
