@@ -94,13 +94,10 @@ impl Combine for PairBatch {
     }
 }
 
-/// The different products of an order that make pairs, in its order.
+/// The different products of an order's first [`ORDER_ITEMS`] items, in its order.
 pub fn products_of(items: &[Item]) -> Vec<ProductId> {
     let mut products: Vec<ProductId> = Vec::new();
-    for item in items {
-        if products.len() == ORDER_ITEMS {
-            break;
-        }
+    for item in items.iter().take(ORDER_ITEMS) {
         if !products.contains(&item.product_id) {
             products.push(item.product_id.clone());
         }
