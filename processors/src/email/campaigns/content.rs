@@ -79,7 +79,9 @@ pub fn price_drop(mut about: Map<String, Value>, product: impl Fn(&str) -> Optio
         return None;
     }
     let stated = per_cent(lowest)?.floor();
-    about.insert("per_cent".into(), stated.to_string().into());
+    if stated >= rust_decimal::Decimal::ONE {
+        about.insert("per_cent".into(), stated.to_string().into());
+    }
     let id = about.get("product_id").and_then(Value::as_str).unwrap_or_default().to_owned();
     about.insert("product".into(), Value::Object(card(&id, product(&id).as_deref(), Some(new))));
     Some(Content { because: format!("{id}, viewed lately, costs {new}, under its lowest of 30 days {lowest}"), data: about })
