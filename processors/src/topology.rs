@@ -18,6 +18,7 @@ pub fn customers(settings: &Map<String, Value>) -> Group {
         .with::<crate::recommendations::ShopperStage>("recommendations")
         .with::<crate::loyalty::Loyalty>("loyalty")
         .with::<crate::subscriptions::Subscriptions>("subscriptions")
+        .with::<crate::email::Email>("email")
 }
 
 /// Everything keyed by product. Its clock is the customers' watermarks.

@@ -28,7 +28,7 @@ fn samples() -> Vec<EmailTrigger> {
         trigger("win_back_last", json!({"days": 90})),
         trigger("browse", json!({"product": tea})),
         trigger("birthday", json!({"first_name": "Ada"})),
-        trigger("tier_upgraded", json!({"title": "You have reached silver", "tier": "silver"})),
+        trigger("tier_upgraded", json!({"title": "Tier reached silver", "to": "silver"})),
         trigger("back_in_stock", json!({"product": cup})),
         trigger("price_drop", json!({"product": tea, "new_price": "9.00", "lowest_30d": "9.50", "per_cent": "5"})),
     ]

@@ -26,7 +26,7 @@ use consent::{Contact, Contacts, Suppressions};
 use facts::Facts;
 use segments::{Segments, Views};
 use tillflow_engine_api::{Context, Declare, Global, Processor, Result, Timer};
-use tillflow_schemas::{Change, Customer, CustomerSignal, Event, Order, Product, UserEvent, UserEventKind as Kind, UserId};
+use tillflow_schemas::{Change, Customer, CustomerSignal, Event, Notification, Order, Product, UserEvent, UserEventKind as Kind, UserId};
 use tillflow_state::Table;
 
 /// Items of an order that count as bought and ordered.
@@ -52,6 +52,7 @@ impl Processor for Email {
         d.input::<UserEvent>();
         d.input::<Customer>();
         d.input::<CustomerSignal>();
+        d.follow::<Notification>();
         let products = d.global();
         Self {
             segments: Segments::declare(d, &settings),

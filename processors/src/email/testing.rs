@@ -16,7 +16,12 @@ impl Shop {
     pub fn with(settings: Value) -> Self {
         let settings = settings.as_object().cloned().unwrap_or_default();
         let group = Group::new::<UserEvent>("customers", None, &settings).with::<Shopper>("shopper").with::<Email>("email");
-        let mut shop = Self { driver: Driver::group(&group) };
+        Self::of(&group)
+    }
+
+    /// Of a whole group.
+    pub fn of(group: &Group) -> Self {
+        let mut shop = Self { driver: Driver::group(group) };
         shop.customer(json!({"email": "u@example.com", "first_name": "Ada", "consent": {"status": "granted"}}));
         shop
     }

@@ -373,3 +373,14 @@ fn a_transactional_mail_has_no_cap_and_takes_none() {
     shop.add("08T09:00", "p1").until("08T10:00").order("08T10:10", "o1", "10").order("08T10:20", "o2", "10").until("08T11:00");
     assert_eq!(shop.mails(), [mail("abandoned_cart", "08T10:00"), mail("receipt", "08T10:10"), mail("receipt", "08T10:20")]);
 }
+
+#[test]
+fn a_tier_reached_is_told_by_mail_in_the_same_breath() {
+    let mut shop = Shop::of(&crate::customers(&serde_json::Map::new()));
+    shop.order("01T10:00", "o1", "499").until("01T11:00");
+    assert!(shop.mails().is_empty());
+    shop.order("02T10:00", "o2", "1").until("02T11:00");
+    let mail = &shop.triggers()[0];
+    assert_eq!((mail.template.as_str(), mail.send_after), ("tier_upgraded", time("02T10:00")));
+    assert_eq!(mail.data["to"], "silver");
+}
