@@ -1,7 +1,7 @@
 //! The one place where bytes become events and events become bytes.
 
 use crate::{
-    Catalog, DecodeError, Event, Format, RegistryError, SchemaRegistry, Topic,
+    Catalog, DecodeError, Event, Format, PACKED, RegistryError, Role, SchemaRegistry, Topic,
     avro::{self, Reader},
     error::shorten,
     framing::{Framing, frame, framing},
@@ -93,6 +93,9 @@ impl Codec {
         let Some(value) = value else {
             return Ok(Event::decode(&topic.schema, text(key)?, None)?);
         };
+        if value.first() == Some(&PACKED) && topic.role == Role::Internal {
+            return Ok(Event::unpack(&topic.schema, value)?);
+        }
         if value.len() > LONGEST_VALUE {
             return Err(DecodeError::at("", format!("{} bytes long; at most {LONGEST_VALUE} are read", value.len())).into());
         }

@@ -31,7 +31,7 @@ mod user_event;
 
 pub use codec::{Codec, CodecError, LONGEST_VALUE};
 pub use error::{DecodeError, shorten};
-pub use event::{EVENT_ID_HORIZON, Event, Identity, Record, Reference};
+pub use event::{EVENT_ID_HORIZON, Event, Identity, PACKED, Record, Reference, from_bytes, to_bytes};
 pub use ids::{CampaignId, OrderId, PlanId, ProductId, SubscriptionId, UserId};
 pub use input::{Inventory, LoyaltyAction, LoyaltyCommand, SubscriptionAction, SubscriptionEvent};
 pub use internal::{

@@ -26,7 +26,7 @@ pub struct Emission {
     pub schema: &'static str,
     /// The key.
     pub key: String,
-    /// JSON; `None` is a tombstone.
+    /// JSON, or packed; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// Event time of the decision.
     pub at: Timestamp,
@@ -38,11 +38,11 @@ impl Emission {
     /// # Errors
     /// When it can't be written as JSON, or is larger than [`LARGEST_VALUE`].
     pub fn of<V: Record>(value: &V, at: Timestamp) -> Result<Self> {
-        let json = serde_json::to_vec(value).map_err(|e| Error::reject(format!("{} can't be written: {e}", V::SCHEMA)))?;
-        if json.len() > LARGEST_VALUE {
-            return Err(Error::reject(format!("{} of {} bytes is larger than {LARGEST_VALUE}", V::SCHEMA, json.len())));
+        let bytes = tillflow_schemas::to_bytes(value).map_err(|e| Error::reject(e.to_string()))?;
+        if bytes.len() > LARGEST_VALUE {
+            return Err(Error::reject(format!("{} of {} bytes is larger than {LARGEST_VALUE}", V::SCHEMA, bytes.len())));
         }
-        Ok(Self { schema: V::SCHEMA, key: value.key().to_owned(), value: Some(json), at })
+        Ok(Self { schema: V::SCHEMA, key: value.key().to_owned(), value: Some(bytes), at })
     }
 }
 

@@ -102,7 +102,7 @@ impl Driver {
         self.emissions::<V>()
             .into_iter()
             .filter_map(|e| e.value)
-            .map(|json| serde_json::from_slice(&json).unwrap_or_else(|e| panic!("{e}")))
+            .map(|bytes| tillflow_schemas::from_bytes(&bytes).unwrap_or_else(|e| panic!("{e}")))
             .collect()
     }
 
