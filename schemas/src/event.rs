@@ -122,6 +122,7 @@ macro_rules! events {
                         };
                         let mut v = json::read::<$rtype>(bytes)?;
                         if AsRef::<str>::as_ref(&v.$id).is_empty() { v.$id = id.into(); }
+                        v.valid_from.map_or(Ok(()), |t| json::check_not_beyond("valid_from", t))?;
                         let event = v.into_event();
                         event.check()?;
                         Ok(event)
@@ -308,16 +309,8 @@ impl Event {
         let id = |field: &str, id: &str| json::required_id(field, Some(id.to_owned())).map(drop);
         match self {
             Self::Inventory(v) => input::check_inventory(v),
-            Self::Subscription(v) => {
-                id("user_id", v.user_id.as_str())?;
-                json::check_time("timestamp", v.timestamp)?;
-                json::check_time("effective_at", v.effective())
-            }
-            Self::Command(v) => {
-                id("user_id", v.user_id.as_str())?;
-                id("command_id", &v.command_id)?;
-                json::check_time("timestamp", v.timestamp)
-            }
+            Self::Subscription(v) => input::check_subscription(v),
+            Self::Command(v) => input::check_command(v),
             Self::Product(c) => {
                 id("product_id", &c.id)?;
                 c.value.as_ref().map_or(Ok(()), reference::check_product)

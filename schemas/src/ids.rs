@@ -1,12 +1,13 @@
 //! Identifiers, one type each, so that a product can never stand where a user is meant.
 
-use serde::{Deserialize, Serialize};
+use crate::json;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 
 macro_rules! id {
     ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
         pub struct $name(String);
 
@@ -15,6 +16,9 @@ macro_rules! id {
             pub fn as_str(&self) -> &str { &self.0 }
             /// The identifier as it was sent, owned.
             pub fn into_string(self) -> String { self.0 }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> { json::text(d).map(Self) }
         }
         impl From<&str> for $name { fn from(id: &str) -> Self { Self(id.to_owned()) } }
         impl From<String> for $name { fn from(id: String) -> Self { Self(id) } }

@@ -82,6 +82,18 @@ pub fn opt_text<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Er
     d.deserialize_any(Visit)
 }
 
+/// Reads an identifier sent as text or as a whole number.
+///
+/// # Errors
+/// Anything else.
+pub fn text<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    // Formats that do not say what follows, such as those of stores, only ever hold text here.
+    if !d.is_human_readable() {
+        return String::deserialize(d);
+    }
+    opt_text(d)?.ok_or_else(|| de::Error::invalid_type(de::Unexpected::Unit, &"text or a whole number"))
+}
+
 /// An identifier that must be there.
 ///
 /// # Errors
@@ -145,6 +157,14 @@ pub fn check_time(field: &str, time: Timestamp) -> Result<(), DecodeError> {
     if time < Timestamp::EARLIEST {
         return Err(DecodeError::at(field, format!("{time} is before 2000-01-01; are these seconds instead of milliseconds?")));
     }
+    check_not_beyond(field, time)
+}
+
+/// A time that RFC 3339 can write. A shop may say since or until any earlier time, meaning always or never.
+///
+/// # Errors
+/// It can't.
+pub fn check_not_beyond(field: &str, time: Timestamp) -> Result<(), DecodeError> {
     if time > Timestamp::LATEST {
         return Err(DecodeError::at(field, "lies beyond the year 9999; are these microseconds instead of milliseconds?"));
     }

@@ -153,6 +153,7 @@ macro_rules! definition {
         #[serde(default)]
         pub struct $name {
             /// The id, as the key.
+            #[serde(deserialize_with = "json::text")]
             pub $id: String,
             /// The definition's fields, by name; its system checks them.
             #[serde(flatten)]
@@ -200,12 +201,14 @@ pub(crate) fn check_product(p: &Product) -> Result<(), DecodeError> {
     {
         return Err(DecodeError::at("min_price", format!("{min} is above max_price {max}")));
     }
+    p.early_access_until.map_or(Ok(()), |until| json::check_not_beyond("early_access_until", until))?;
     json::check_currency("currency", p.currency.clone())?;
     Ok(())
 }
 
 pub(crate) fn check_plan(p: &Plan) -> Result<(), DecodeError> {
     json::check_amount("price", p.price)?;
+    json::check_currency("currency", p.currency.clone())?;
     if p.features.is_empty() {
         return Err(DecodeError::at("features", "is empty; a plan states at least one feature"));
     }

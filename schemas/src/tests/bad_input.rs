@@ -64,6 +64,36 @@ fn missing_and_wrong_typed_fields_are_named() {
 }
 
 #[test]
+fn commands_and_subscriptions_name_their_fields_too() {
+    for (name, members, expected) in [
+        ("loyalty_commands", r#""action": "dance""#, "action: 'dance' is none of redeem, reverse, spin, adjust, refer"),
+        ("loyalty_commands", r#""action": "redeem""#, "reward_id: is missing"),
+        ("loyalty_commands", r#""action": "adjust", "points": "many""#, "points: invalid type: string \"many\", expected i64"),
+        ("loyalty_commands", "\"x\": 1", "missing field `action`"),
+        ("subscription_events", r#""action": "eaten""#, "action: 'eaten' is none of started, changed,"),
+        ("subscription_events", r#""action": "swapped", "from": "a""#, "to: is missing"),
+        ("subscription_events", r#""action": "started", "trial_until": true"#, "trial_until: invalid type: boolean"),
+    ] {
+        let json = format!(r#"{{"command_id": "c", "user_id": "u", "timestamp": 1772352000000, {members}}}"#);
+        let words = words(Codec::json().decode(&topic(name), None, Some(json.as_bytes())));
+        assert!(words.starts_with(expected), "{json}: {words}");
+    }
+}
+
+#[test]
+fn ids_may_be_numbers_wherever_they_stand() {
+    for (name, json, id) in [
+        ("inventory", r#"{"product_id": 22423, "stock_level": 1, "last_updated": 1772352000000}"#, "22423"),
+        ("products", r#"{"product_id": 22423, "base_price": 1}"#, "22423"),
+        ("loyalty_commands", r#"{"command_id": 7, "user_id": 8, "timestamp": 1772352000000, "action": "spin", "spin_id": 9}"#, "8"),
+        ("rewards", r#"{"reward_id": -3}"#, "-3"),
+        ("user_events", r#"{"event_type": "page_viewed", "user_id": 17850, "timestamp": 1772352000000}"#, "17850"),
+    ] {
+        assert_eq!(Codec::json().decode(&topic(name), None, Some(json.as_bytes())).unwrap().key(), Some(id), "{name}");
+    }
+}
+
+#[test]
 fn numbers_that_are_none() {
     for number in ["NaN", "Infinity", "-Infinity", "1e", "+1", "0x10", "1_000"] {
         let json = order(json!({"total_amount": "@"})).replace("\"@\"", number);
@@ -121,6 +151,8 @@ fn times_in_the_far_past_and_future() {
     for text in ["", "yesterday", "2026-03-01", "2026-03-01T10:00:00", "2026-02-30T10:00:00Z", "10000-01-01T00:00:00Z"] {
         says(user(json!({"timestamp": text})).as_bytes(), &format!("timestamp: '{text}' is not an RFC 3339 time"));
     }
+    let beyond = words(Codec::json().decode(&topic("campaigns"), Some(b"c"), Some(br#"{"valid_from": 9000000000000000}"#)));
+    assert!(beyond.starts_with("valid_from: lies beyond the year 9999"), "{beyond}");
 }
 
 #[test]
@@ -146,6 +178,17 @@ fn ids_with_control_characters_or_ten_thousand_letters() {
         assert!(control.contains("holds the control character U+0009"), "{name}: {control}");
         let none = words(Codec::json().decode(&topic(name), None, Some(value.as_bytes())));
         assert!(none.ends_with("_id: is missing"), "{name}: {none}");
+    }
+    for (name, members) in [
+        ("subscription_events", r#""plan_id": "@", "action": "renewed""#),
+        ("subscription_events", r#""subscription_id": "@", "action": "renewed""#),
+        ("subscription_events", r#""action": "swapped", "from": "@", "to": "b""#),
+        ("loyalty_commands", r#""command_id": "@", "action": "spin", "spin_id": "s""#),
+        ("loyalty_commands", r#""command_id": "c", "action": "redeem", "reward_id": "@""#),
+    ] {
+        let json = format!(r#"{{"user_id": "u", "timestamp": 1772352000000, {members}}}"#).replace('@', "\\u0000");
+        let words = words(Codec::json().decode(&topic(name), None, Some(json.as_bytes())));
+        assert!(words.ends_with("holds the control character U+0000"), "{json}: {words}");
     }
     assert!(decode_user(&user(json!({"user_id": "用户 🙂 a/b:c", "product_id": 42}))).is_ok(), "any script, spaces, numbers");
 }
