@@ -30,7 +30,9 @@
 
 mod built_in;
 mod compatible;
+mod input;
 mod read;
+mod run;
 mod schema;
 mod write;
 

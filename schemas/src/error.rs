@@ -16,6 +16,11 @@ impl DecodeError {
     pub fn at(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { field: field.into(), reason: reason.into() }
     }
+
+    /// The same error, seen from the value that holds `outer`: a member's name, or `[2]` for an element.
+    pub(crate) fn within(self, outer: &str) -> Self {
+        Self { field: path(outer, &self.field), reason: self.reason }
+    }
 }
 
 impl fmt::Display for DecodeError {
@@ -25,6 +30,15 @@ impl fmt::Display for DecodeError {
 }
 
 impl std::error::Error for DecodeError {}
+
+/// The path of `inner` seen from the value that holds `outer`.
+pub(crate) fn path(outer: &str, inner: &str) -> String {
+    match inner {
+        "" => outer.to_owned(),
+        inner if inner.starts_with('[') => format!("{outer}{inner}"),
+        inner => format!("{outer}.{inner}"),
+    }
+}
 
 /// At most 40 characters of `text`, for error messages that must not grow with their input.
 pub fn shorten(text: &str) -> String {

@@ -4,7 +4,7 @@
 //! field; this one names the field and the reason.
 
 use super::schema::{Schema, Shape, ShapeId};
-use std::{collections::HashSet, fmt};
+use std::{collections::HashMap, fmt};
 
 /// Where and why data of one schema can't be read with another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl Schema {
     /// # Errors
     /// The first field that stands in the way.
     pub fn can_read(&self, writer: &Schema) -> Result<(), Incompatible> {
-        let mut check = Check { reader: self, writer, seen: HashSet::new() };
+        let mut check = Check { reader: self, writer, known: HashMap::new() };
         check.pair(writer.root(), self.root())
     }
 
@@ -59,19 +59,18 @@ impl Schema {
 struct Check<'a> {
     reader: &'a Schema,
     writer: &'a Schema,
-    seen: HashSet<(ShapeId, ShapeId)>,
+    known: HashMap<(ShapeId, ShapeId), Result<(), Incompatible>>,
 }
 
 impl Check<'_> {
     fn pair(&mut self, writer: ShapeId, reader: ShapeId) -> Result<(), Incompatible> {
+        if let Some(verdict) = self.known.get(&(writer, reader)) {
+            return verdict.clone();
+        }
         // A pair met again while it is being looked at is recursion, which brings nothing new.
-        if !self.seen.insert((writer, reader)) {
-            return Ok(());
-        }
+        self.known.insert((writer, reader), Ok(()));
         let verdict = self.shapes(writer, reader);
-        if verdict.is_err() {
-            self.seen.remove(&(writer, reader));
-        }
+        self.known.insert((writer, reader), verdict.clone());
         verdict
     }
 
@@ -164,12 +163,7 @@ fn promotes(from: &Shape, to: &Shape) -> bool {
 }
 
 fn within(outer: &str, e: Incompatible) -> Incompatible {
-    let field = match e.field.as_str() {
-        "" => outer.to_owned(),
-        inner if inner.starts_with('[') => format!("{outer}{inner}"),
-        inner => format!("{outer}.{inner}"),
-    };
-    Incompatible { field, reason: e.reason }
+    Incompatible { field: crate::error::path(outer, &e.field), reason: e.reason }
 }
 
 #[cfg(test)]

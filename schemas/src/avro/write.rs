@@ -47,7 +47,7 @@ impl Schema {
             (Shape::Array(items), Value::Array(values)) => {
                 put_count(values.len(), out);
                 for (i, value) in values.iter().enumerate() {
-                    self.put(*items, value, out).map_err(|e| super::read::within(&format!("[{i}]"), e))?;
+                    self.put(*items, value, out).map_err(|e| e.within(&format!("[{i}]")))?;
                 }
                 if !values.is_empty() {
                     put_long(0, out);
@@ -57,7 +57,7 @@ impl Schema {
                 put_count(members.len(), out);
                 for (name, value) in members {
                     put_bytes(name.as_bytes(), out);
-                    self.put(*values, value, out).map_err(|e| super::read::within(&shorten(name), e))?;
+                    self.put(*values, value, out).map_err(|e| e.within(&shorten(name)))?;
                 }
                 if !members.is_empty() {
                     put_long(0, out);
@@ -73,7 +73,7 @@ impl Schema {
             }
             (Shape::Record { fields, .. }, Value::Object(members)) => {
                 for field in fields {
-                    self.put_field(field, fields, members, out).map_err(|e| super::read::within(&field.name, e))?;
+                    self.put_field(field, fields, members, out).map_err(|e| e.within(&field.name))?;
                 }
             }
             _ => return Err(wrong()),

@@ -257,7 +257,7 @@ fn lengths_that_claim_the_world_reserve_nothing() {
     let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
     for (datum, expected) in [
         ([&huge[..]].concat(), "user_id: truncated Avro: 4611686018427387904 bytes should follow, 0 do"),
-        ([&[0][..], &huge].concat(), "nothings: too many elements that take no bytes"),
+        ([&[0][..], &huge].concat(), "nothings: more values than so few"),
         ([&[0, 0][..], &huge].concat(), "items[0]: truncated Avro"),
         (vec![0xff; 10], "user_id: a number longer than 64 bits"),
         (vec![1], "user_id: a length of -1 bytes"),
@@ -270,6 +270,13 @@ fn lengths_that_claim_the_world_reserve_nothing() {
 #[test]
 fn a_schema_that_nests_itself_for_ever_ends() {
     let (codec, registry) = with_registry();
+    // Thirty records, each of two of the next: a thousand million empty values in no bytes at all.
+    let doubled = (0..30).rfold("\"null\"".to_owned(), |inner, n| {
+        let again = if n == 29 { inner.clone() } else { format!("\"R{}\"", n + 1) };
+        format!(r#"{{"type": "record", "name": "R{n}", "fields": [{{"name": "a", "type": {inner}}}, {{"name": "b", "type": {again}}}]}}"#)
+    });
+    let framed_doubled = framed(&registry, "inventory", &doubled, b"");
+    assert!(words(codec.decode(&topic("inventory"), None, Some(&framed_doubled))).contains("more values than so few bytes"));
     let list = r#"{"type": "record", "name": "L", "fields": [{"name": "items", "type": ["null", "L"]}]}"#;
     let framed = framed(&registry, "user_events", list, &[2; 100_000]);
     assert!(words(codec.decode(&topic("user_events"), None, Some(&framed))).contains("nested more than 64 deep"));
