@@ -69,21 +69,28 @@ impl Group {
         inputs
     }
 
+    /// Who declares each of these names; a name or its stored prefix can be declared once.
+    fn owners(&self, names: fn(&Declared) -> &Vec<&'static str>, problems: &mut Vec<String>) -> BTreeMap<&'static str, &'static str> {
+        let mut owners = BTreeMap::new();
+        let mut prefixes = BTreeMap::new();
+        for part in &self.parts {
+            for name in names(&part.declared) {
+                if let Some(other) = owners.insert(*name, part.name) {
+                    problems.push(format!("{} and {other} both declare {name}", part.name));
+                } else if let Some(other) = prefixes.insert(tillflow_state::prefix_of(name), *name) {
+                    problems.push(format!("{name} and {other} have the same prefix; rename one"));
+                }
+            }
+        }
+        owners
+    }
+
     /// What is wrong with the group: undeclared, doubly owned or unknown things. Checked at start, so that nothing of
     /// it can go wrong at runtime.
     pub fn problems(&self, catalog: &Catalog) -> Vec<String> {
         let mut problems: Vec<String> = self.parts.iter().flat_map(|p| p.declared.problems.clone()).collect();
-        let mut owners = BTreeMap::new();
-        let mut prefixes = BTreeMap::new();
-        for part in &self.parts {
-            for store in part.declared.stores.iter().chain(&part.declared.timers) {
-                if let Some(other) = owners.insert(*store, part.name) {
-                    problems.push(format!("{} and {other} both declare {store}", part.name));
-                } else if let Some(other) = prefixes.insert(tillflow_state::prefix_of(store), *store) {
-                    problems.push(format!("{store} and {other} have the same prefix; rename one"));
-                }
-            }
-        }
+        let owners = self.owners(|d| &d.stores, &mut problems);
+        self.owners(|d| &d.timers, &mut problems);
         let declared =
             |f: fn(&Declared) -> &Vec<&'static str>| self.parts.iter().flat_map(move |p| f(&p.declared).iter().map(|s| (p.name, *s)));
         for (part, table) in declared(|d| &d.reads) {

@@ -2,7 +2,11 @@
 
 use crate::log::{LogError, TopicPartition};
 use rdkafka::{ClientConfig, TopicPartitionList, error::KafkaError, types::RDKafkaErrorCode};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tillflow_schemas::Catalog;
 
 /// How to reach the cluster.
@@ -139,6 +143,32 @@ impl Kafka {
         // writes the last one's markers.
         config.set("retry.backoff.ms", "10");
         config
+    }
+}
+
+/// Asks again while the answer is one that passes: a topic just created has no leader for a moment, a broker that
+/// restarts is away for some.
+pub fn ask<T>(what: &str, mut question: impl FnMut() -> Result<T, KafkaError>) -> Result<T, LogError> {
+    use RDKafkaErrorCode as E;
+    let deadline = Instant::now() + ANSWER;
+    loop {
+        match question() {
+            Ok(answer) => return Ok(answer),
+            Err(e) => match e.rdkafka_error_code() {
+                Some(
+                    E::NotLeaderForPartition
+                    | E::LeaderNotAvailable
+                    | E::UnknownTopicOrPartition
+                    | E::UnknownPartition
+                    | E::CoordinatorNotAvailable
+                    | E::CoordinatorLoadInProgress
+                    | E::BrokerTransportFailure
+                    | E::OperationTimedOut
+                    | E::UnknownTopic,
+                ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+                _ => return Err(classify(what, &e)),
+            },
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reads topics outside any group.
 
 use super::{
-    client::{ANSWER, Kafka, classify},
+    client::{ANSWER, Kafka, ask, classify},
     context::Quiet,
 };
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
@@ -46,7 +46,7 @@ impl KafkaReader {
 
     fn watermarks(&self, at: TopicPartition) -> Result<(i64, i64), LogError> {
         let name = self.kafka.name(at.topic);
-        self.ends.fetch_watermarks(&name, at.partition as i32, ANSWER).map_err(|e| classify(&format!("the ends of {name}"), &e))
+        ask(&format!("the ends of {name}"), || self.ends.fetch_watermarks(&name, at.partition as i32, ANSWER))
     }
 
     fn note_positions(&mut self) {

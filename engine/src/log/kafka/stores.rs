@@ -124,11 +124,6 @@ impl OpenStores {
             }
         }
     }
-
-    /// Size of each open store in bytes and rows.
-    pub fn sizes(&self) -> impl Iterator<Item = (u32, (u64, u64))> {
-        self.open.iter().map(|(partition, directory)| (*partition, directory.size("default")))
-    }
 }
 
 fn position(directory: &Directory) -> Result<i64, StateError> {
