@@ -27,7 +27,9 @@
 
 mod binary;
 mod browser;
+pub mod compare;
 mod kafka;
+pub mod model;
 mod ports;
 mod process;
 mod proxy;
@@ -36,6 +38,7 @@ mod redis;
 mod scratch;
 mod smtp;
 mod wait;
+pub mod workload;
 
 pub use binary::{Finished, Run, Tillflow};
 pub use browser::{Browser, Page};
