@@ -10,9 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 use tillflow_gateway::GatewayConfig;
+use tillflow_schemas::{ConfluentRegistry, RegistryError, SchemaRegistry};
 
 /// Sections that belong to the systems; each checks its own.
 pub const SYSTEMS: [&str; 6] = ["shop", "pricing", "recommendations", "loyalty", "subscriptions", "email"];
@@ -43,6 +47,8 @@ pub struct Config {
     pub memory: Memory,
     /// How to reach Kafka.
     pub kafka: KafkaOptions,
+    /// The schema registry.
+    pub registry: Registry,
     /// HTTP: `listen`, `health_listen`, `keys`, `origins`, `limits`.
     #[serde(flatten)]
     pub gateway: GatewayConfig,
@@ -165,6 +171,60 @@ impl Default for KafkaOptions {
     }
 }
 
+/// The schema registry, for Avro.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Registry {
+    /// Where it is, in Confluent's REST form; JSON alone is read and written where absent.
+    pub url: Option<String>,
+    /// Milliseconds that it may take for an answer.
+    pub timeout_ms: u64,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { url: None, timeout_ms: 5_000 }
+    }
+}
+
+/// How long an id that the registry does not know is taken as unknown.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+
+impl Registry {
+    /// The registry, where one is configured. It is not asked yet.
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn connect(&self) -> Result<Option<Arc<dyn SchemaRegistry>>, RegistryError> {
+        let Some(url) = &self.url else { return Ok(None) };
+        Ok(Some(Arc::new(ConfluentRegistry::new(url, Duration::from_millis(self.timeout_ms), UNKNOWN_FOR)?)))
+    }
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This file.
+    File(PathBuf),
+    /// This environment variable.
+    Environment(String),
+    /// A flag of the command.
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// Where the values came from that are not defaults, by key.
+pub type Origins = BTreeMap<String, Origin>;
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -179,6 +239,7 @@ impl Default for Config {
             workers: 1,
             memory: Memory::default(),
             kafka: KafkaOptions::default(),
+            registry: Registry::default(),
             gateway: GatewayConfig::default(),
             shop: Map::new(),
             pricing: Map::new(),
@@ -192,7 +253,7 @@ impl Default for Config {
 
 impl Config {
     /// Loads the configuration: `file`, else `./tillflow.yaml` where it exists, else defaults; then the environment;
-    /// then `flags`, by key.
+    /// then `flags`, by key. Says of each value that is no default where it came from.
     ///
     /// # Errors
     /// Names unknown keys with the nearest known one, and values of a wrong type.
@@ -200,30 +261,39 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &BTreeMap<String, Value>,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Origins)> {
         let known = known_keys();
+        let mut origins = Origins::new();
+        let mut note = |key: &str, value: &Value, origin: &Origin| {
+            let keys = collected(value, key);
+            origins.extend(keys.into_keys().map(|k| (k, origin.clone())));
+        };
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         let default = Path::new("tillflow.yaml");
         if let Some(path) = file.or_else(|| default.exists().then_some(default)) {
             let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             let given: Value = serde_norway::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
             check_keys(&given, &known).with_context(|| path.display().to_string())?;
+            note("", &given, &Origin::File(path.to_owned()));
             figment = figment.merge(Yaml::string(&text));
         }
-        for (name, text) in environment {
-            let Some(name) = name.strip_prefix("TILLFLOW_").map(str::to_lowercase) else { continue };
+        for (variable, text) in environment {
+            let Some(name) = variable.strip_prefix("TILLFLOW_").map(str::to_lowercase) else { continue };
             let key = known.iter().find(|k| k.replace('.', "_") == name).cloned().or_else(|| in_a_section(&name));
             let Some(key) = key else {
                 bail!("TILLFLOW_{}: there is no key '{name}'{}", name.to_uppercase(), nearest(&name, &known));
             };
             // As YAML reads it: 4 is a number, true a boolean.
             let value: Value = serde_norway::from_str(&text).unwrap_or(Value::String(text));
+            note(&key, &value, &Origin::Environment(variable));
             figment = figment.merge(Serialized::default(&key, value));
         }
         for (key, value) in flags {
+            note(key, value, &Origin::Flag);
             figment = figment.merge(Serialized::default(key, value));
         }
-        figment.extract().map_err(|e| anyhow!("{e}"))
+        let config = figment.extract().map_err(|e| anyhow!("{e}"))?;
+        Ok((config, origins))
     }
 
     /// Which log it asks for.
@@ -244,18 +314,31 @@ fn in_a_section(name: &str) -> Option<String> {
 }
 
 /// The path of every key that has a default. Below the systems' sections and `kafka.options` anything may stand here.
-fn known_keys() -> BTreeSet<String> {
-    let mut keys = BTreeSet::new();
-    let default = serde_json::to_value(Config::default()).unwrap_or_default();
-    collect(&default, "", &mut keys);
-    keys
+pub fn known_keys() -> BTreeSet<String> {
+    flatten(&serde_json::to_value(Config::default()).unwrap_or_default()).into_keys().collect()
 }
 
-fn collect(value: &Value, path: &str, keys: &mut BTreeSet<String>) {
+/// The values of a configuration by the path of their key; an empty section is one value.
+pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
+    collected(value, "")
+}
+
+fn collected(value: &Value, path: &str) -> BTreeMap<String, Value> {
+    let mut values = BTreeMap::new();
+    collect(value, path, &mut values);
+    values
+}
+
+fn collect(value: &Value, path: &str, values: &mut BTreeMap<String, Value>) {
     match value.as_object().filter(|o| !o.is_empty()) {
-        Some(object) => object.iter().for_each(|(k, v)| collect(v, &join(path, k), keys)),
-        None => drop(keys.insert(path.to_owned())),
+        Some(object) => object.iter().for_each(|(k, v)| collect(v, &join(path, k), values)),
+        None => drop(values.insert(path.to_owned(), value.clone())),
     }
+}
+
+/// Whether any key may stand below this one.
+pub fn is_open(key: &str) -> bool {
+    SYSTEMS.contains(&key) || key == "kafka.options"
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -263,12 +346,10 @@ fn join(path: &str, key: &str) -> String {
 }
 
 fn check_keys(given: &Value, known: &BTreeSet<String>) -> Result<()> {
-    let mut keys = BTreeSet::new();
-    collect(given, "", &mut keys);
-    for key in keys.iter().filter(|k| !k.is_empty()) {
-        let is_open = known.iter().any(|k| (SYSTEMS.contains(&k.as_str()) || k == "kafka.options") && key.starts_with(&format!("{k}.")));
+    for key in flatten(given).keys().filter(|k| !k.is_empty()) {
+        let is_below_open = known.iter().any(|k| is_open(k) && key.starts_with(&format!("{k}.")));
         let is_group = known.iter().any(|k| k.starts_with(&format!("{key}.")));
-        if !known.contains(key) && !is_open && !is_group {
+        if !known.contains(key) && !is_below_open && !is_group {
             bail!("there is no key '{key}'{}", nearest(key, known));
         }
     }
@@ -288,6 +369,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), yaml).unwrap();
         Config::load(Some(file.path()), environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())), &BTreeMap::new())
+            .map(|(config, _)| config)
     }
 
     #[test]

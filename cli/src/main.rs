@@ -1,21 +1,30 @@
 //! The program `tillflow`.
 
+mod commands;
 mod config;
 mod demo;
 mod replay;
 mod run;
 mod running;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use commands::{Usage, backup, clock, dlq, schemas, state, topics};
 use config::Config;
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    io::{self, BufWriter, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Turns a shop's event stream into action while the shopper is still there.
 #[derive(Parser, Debug)]
-#[command(name = "tillflow", version, about)]
+#[command(name = "tillflow", version, about, after_help = AFTER)]
 struct Cli {
     /// The configuration file; ./tillflow.yaml where it exists
     #[arg(long, global = true, value_name = "FILE")]
@@ -23,6 +32,15 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const AFTER: &str = "\
+Begin with:
+  tillflow demo                               a simulated shop, its console at http://127.0.0.1:8080/
+  tillflow replay events.jsonl --out results  what your own recorded events would have led to
+  tillflow run                                the real thing: POST events to /v1/events
+
+Every key of the configuration is also an environment variable: topics.partitions is TILLFLOW_TOPICS_PARTITIONS.
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration. Results go to stdout, all else to stderr.";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -32,6 +50,48 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the same processors on recorded events, with nothing else running
     Replay(replay::ReplayArgs),
+    /// Show the effective configuration: each key, its value, where that came from and what it means
+    Config(commands::config::ConfigArgs),
+    /// Compare the topics of a Kafka cluster with those it is to have, and create what is missing
+    Topics(topics::TopicsArgs),
+    /// Compare the schemas with those of a schema registry, or register them
+    Schemas(schemas::SchemasArgs),
+    /// Look into the stores of a data directory
+    State(state::StateArgs),
+    /// Look at records that could not be processed; send them again or set them aside
+    Dlq(dlq::DlqArgs),
+    /// Set the event clock of an idle instance forward
+    Clock(clock::ClockArgs),
+    /// Copy an embedded data directory, consistently
+    Backup(backup::BackupArgs),
+    /// Bring a backup back as the data directory
+    Restore(backup::RestoreArgs),
+    /// Print the completions of a shell
+    ///
+    /// For bash: source <(tillflow completions bash). For zsh, write them to a file _tillflow on the fpath; for fish, to
+    /// ~/.config/fish/completions/tillflow.fish.
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// The keys that its flags set.
+    fn flags(&self) -> BTreeMap<String, Value> {
+        match self {
+            Self::Run(args) => args.flags(),
+            Self::Demo(_) | Self::Replay(_) | Self::Completions { .. } => BTreeMap::new(),
+            Self::Config(args) => args.place.flags(),
+            Self::Topics(args) => args.command.options().place.flags(),
+            Self::Schemas(args) => args.command.flags(),
+            Self::State(args) => args.command.options().place.flags(),
+            Self::Dlq(args) => args.command.options().place.flags(),
+            Self::Clock(args) => args.command.place().flags(),
+            Self::Backup(args) => args.place.flags(),
+            Self::Restore(args) => args.place.flags(),
+        }
+    }
 }
 
 /// Exit code of bad usage or configuration.
@@ -40,37 +100,105 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_env_filter(filter)
-        .init();
-    let flags = match &cli.command {
-        Command::Run(args) => args.flags(),
-        Command::Demo(_) | Command::Replay(_) => BTreeMap::new(),
-    };
-    let config = match Config::load(cli.config.as_deref(), std::env::vars(), &flags) {
-        Ok(config) => config,
-        Err(e) => {
-            eprintln!("tillflow: configuration: {e:#}");
-            return USAGE.into();
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_env_filter(filter).init();
+    let mut out = BufWriter::new(io::stdout());
+    let result = perform(&cli, &mut out).and_then(|()| Ok(out.flush()?));
+    let Err(e) = result else { return ExitCode::SUCCESS };
+    if e.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)) {
+        // Who read the output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    // What was found before goes out first.
+    let _ = out.flush();
+    eprintln!("tillflow: {e:#}");
+    // A wrong setting is found by the processor it belongs to, once they are put together.
+    let is_usage = e.downcast_ref::<Usage>().is_some() || e.downcast_ref::<tillflow_engine::WiringError>().is_some();
+    if is_usage { USAGE.into() } else { ExitCode::FAILURE }
+}
+
+fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
+    // These two need no configuration, and must work where it is broken.
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "tillflow", &mut script);
+            return Ok(out.write_all(&script)?);
         }
-    };
-    let result = match &cli.command {
+        Command::Config(commands::config::ConfigArgs { command: Some(commands::config::ConfigCommand::Check { file }), .. }) => {
+            return commands::config::check(file, out);
+        }
+        _ => {}
+    }
+    let loaded = Config::load(cli.config.as_deref(), std::env::vars(), &cli.command.flags());
+    let (config, origins) = loaded.map_err(|e| Usage(format!("configuration: {e:#}")))?;
+    match &cli.command {
         Command::Run(args) => run::run(args, &config),
         Command::Demo(args) => demo::run(args, &config),
-        Command::Replay(args) => replay::run(args, &config.settings(), config.topics.partitions).map(|summary| {
+        Command::Replay(args) => {
+            let summary = replay::run(args, &config.settings(), config.topics.partitions)?;
             if args.json || args.out.is_none() {
-                println!("{summary}");
+                writeln!(out, "{summary}")?;
             }
-        }),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("tillflow: {e:#}");
-            // A wrong setting is found by the processor it belongs to, once they are put together.
-            if e.downcast_ref::<tillflow_engine::WiringError>().is_some() { USAGE.into() } else { ExitCode::FAILURE }
+            Ok(())
         }
+        Command::Config(args) => commands::config::show(&config, &origins, args.json, out),
+        Command::Topics(args) => topics::run(args, &config, out),
+        Command::Schemas(args) => schemas::run(args, &config, out),
+        Command::State(args) => state::run(args, &config, out),
+        Command::Dlq(args) => dlq::run(args, &config, out),
+        Command::Clock(args) => clock::run(args, &config, out),
+        Command::Backup(args) => backup::backup(args, &config, out),
+        Command::Restore(args) => backup::restore(args, &config, out),
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command and all below it.
+    fn each(command: &mut clap::Command, path: &str, visit: &mut dyn FnMut(&mut clap::Command, &str)) {
+        visit(command, path);
+        let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).filter(|name| name != "help").collect();
+        for name in names {
+            each(command.find_subcommand_mut(&name).unwrap(), &format!("{path} {name}"), visit);
+        }
+    }
+
+    #[test]
+    fn the_help_of_each_command_says_what_it_does_and_what_each_option_means() {
+        let mut root = Cli::command();
+        root.build();
+        let mut seen = Vec::new();
+        each(&mut root, "tillflow", &mut |command, path| {
+            assert!(command.get_about().is_some(), "{path} says nothing");
+            let help = command.render_long_help().to_string();
+            for argument in command.get_arguments().filter(|a| !a.is_hide_set()) {
+                assert!(argument.get_help().is_some(), "{path}: {} says nothing", argument.get_id());
+                let name = argument.get_long().map_or_else(|| argument.get_id().as_str().to_uppercase(), |long| format!("--{long}"));
+                assert!(argument.is_positional() || help.contains(&name), "{path}: {name} is not in {help}");
+            }
+            seen.push(path.to_owned());
+        });
+        for path in ["tillflow config check", "tillflow dlq retry", "tillflow state dump", "tillflow completions"] {
+            assert!(seen.iter().any(|s| s == path), "{path} in {seen:?}");
+        }
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn completions_and_checks_need_no_configuration() {
+        let run = |words: &[&str]| {
+            let cli = Cli::try_parse_from(words).unwrap();
+            let mut out = Vec::new();
+            perform(&cli, &mut out).map(|()| String::from_utf8(out).unwrap())
+        };
+        let script = run(&["tillflow", "--config", "/does/not/exist", "completions", "bash"]).unwrap();
+        assert!(script.contains("dlq") && script.contains("--data-dir"), "{script}");
+        let error = run(&["tillflow", "config", "check", "/does/not/exist"]).unwrap_err();
+        assert!(error.is::<Usage>(), "{error}");
+        let error = run(&["tillflow", "--config", "/does/not/exist", "state", "ls"]).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("/does/not/exist"), "{error}");
     }
 }

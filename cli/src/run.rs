@@ -1,13 +1,14 @@
 //! `tillflow run`: task groups, connectors and gateway until SIGTERM.
 
 use crate::{
-    config::{Config, LogKind},
+    commands::{PlaceArgs, Usage},
+    config::Config,
     running::Running,
 };
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 use tillflow_engine::Wall;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,15 +18,8 @@ pub struct RunArgs {
     /// Run only these task groups: customers, products
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
     groups: Vec<String>,
-    /// Where the topics are; kafka where brokers are given, else embedded
-    #[arg(long)]
-    log: Option<LogKind>,
-    /// Kafka's bootstrap servers
-    #[arg(long, value_name = "HOST:PORT,…")]
-    brokers: Option<String>,
-    /// Where state (and the embedded log) lies
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Address of the HTTP gateway
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
@@ -40,11 +34,8 @@ pub struct RunArgs {
 impl RunArgs {
     /// The keys that flags set.
     pub fn flags(&self) -> BTreeMap<String, Value> {
-        let mut flags = BTreeMap::new();
+        let mut flags = self.place.flags();
         let mut set = |key: &str, value: Option<Value>| flags.extend(value.map(|v| (key.to_owned(), v)));
-        set("log", self.log.map(|l| json!(l)));
-        set("brokers", self.brokers.as_ref().map(|b| json!(b)));
-        set("data_dir", self.data_dir.as_ref().map(|d| json!(d)));
         set("listen", self.listen.as_ref().map(|l| json!(l)));
         set("health_listen", self.health_listen.as_ref().map(|l| json!(l)));
         set("topics.create", self.no_create.then(|| json!(false)));
@@ -59,7 +50,7 @@ impl RunArgs {
 pub fn run(args: &RunArgs, config: &Config) -> Result<()> {
     let mut groups = tillflow_processors::groups(&config.settings());
     if let Some(unknown) = args.groups.iter().find(|name| !groups.iter().any(|g| g.name == **name)) {
-        bail!("--groups: there is no group '{unknown}'; there are customers and products");
+        return Err(Usage(format!("--groups: there is no group '{unknown}'; there are customers and products")).into());
     }
     if !args.groups.is_empty() {
         groups.retain(|g| args.groups.iter().any(|name| name == g.name));

@@ -88,6 +88,14 @@ pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<
     Ok(Embedded::open(&path.join("embedded"), catalog, durability, &shared(config))?)
 }
 
+/// JSON alone, or Avro too where a schema registry is configured. That is asked before the first record, so that one
+/// which is absent or refuses is known at once.
+async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<Codec> {
+    let Some(registry) = config.registry.connect()? else { return Ok(Codec::json()) };
+    let (codec, catalog) = (Codec::with_registry(registry, &config.topics.prefix), catalog.clone());
+    Ok(tokio::task::spawn_blocking(move || codec.prepare(&catalog).map(|()| codec)).await??)
+}
+
 impl Running {
     /// Starts everything the configuration asks for.
     ///
@@ -95,7 +103,7 @@ impl Running {
     /// When something can't start; nothing is left running.
     pub async fn start(config: &Config, groups: &[Group], wall: Wall) -> Result<Self> {
         let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
-        let codec = Arc::new(Codec::json());
+        let codec = Arc::new(codec(config, &catalog).await?);
         let engine_config = engine_config(config, &wall);
         let (engine, embedded) = match config.log_kind() {
             LogKind::Embedded => {
