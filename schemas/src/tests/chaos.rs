@@ -45,6 +45,18 @@ proptest! {
     }
 
     #[test]
+    fn packed_and_broken(event in outputs::event(), changes in vec((any::<Index>(), any::<u8>(), any::<u8>()), 1..4)) {
+        let bytes = match &event {
+            Event::ItemPairs(pairs) => crate::to_bytes(pairs).unwrap(),
+            Event::DemandSignal(signal) => crate::to_bytes(signal).unwrap(),
+            _ => return Ok(()),
+        };
+        let topic = Catalog::built_in(4).unwrap().of_schema(event.schema()).unwrap().clone();
+        prop_assert_eq!(Codec::json().decode(&topic, None, Some(&bytes)), Ok(event));
+        let _ = Codec::json().decode(&topic, None, Some(&mutated(bytes, &changes)));
+    }
+
+    #[test]
     fn broken_avro(event in records::event(), changes in vec((any::<Index>(), any::<u8>(), any::<u8>()), 1..4)) {
         let schema = avro::built_in(event.schema()).unwrap();
         let datum = mutated(schema.encode(&event.to_json().unwrap().unwrap()).unwrap(), &changes);
