@@ -1,6 +1,6 @@
 //! What is answered about a product from committed state.
 
-use super::{Counts, Demand, Explanation, Figures, Priced, PricingParameters, demand::days_before, processor::Tables};
+use super::{Counts, Demand, Explanation, Figures, Priced, PricingParameters, Score, demand::days_before, processor::Tables, rules::Rules};
 use serde_json::{Map, Value, json};
 use tillflow_engine_api::{Declare, Global, Query, Result};
 use tillflow_schemas::{Mode, PricingRule, Product, ProductId};
@@ -11,8 +11,7 @@ const HISTORY_LIMIT: u64 = 1_000;
 /// Declares the queries.
 pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<PricingRule>, defaults: &PricingParameters) {
     let catalogue = d.global::<Product>();
-    let _ = rules;
-    let prior = defaults.conversion_prior.0;
+    let defaults = defaults.clone();
     d.query("", move |q| {
         let Some((id, product)) = known(q, tables)? else { return Ok(None) };
         let mut answer = q.lookup(&catalogue, q.key).and_then(|p| serde_json::to_value(&*p).ok()).unwrap_or_else(|| json!({}));
@@ -56,7 +55,9 @@ pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<Pricing
         })))
     });
     d.query("demand", move |q| {
-        let Some((id, _)) = known(q, tables)? else { return Ok(None) };
+        let Some((id, product)) = known(q, tables)? else { return Ok(None) };
+        let category = product.facts.map(|f| f.category).unwrap_or_default();
+        let parameters = Rules::new(rules, defaults.clone()).in_force_for(&category, q).parameters.unwrap_or_else(|_| defaults.clone());
         let mut demand = Demand::default();
         for day in days_before(q.now) {
             if let Some(row) = q.get(&tables.demand, &(id.clone(), day))? {
@@ -64,7 +65,11 @@ pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<Pricing
             }
         }
         let mut answer = json!({"product_id": id, "at": q.now});
-        extend(&mut answer, demand_of(&demand.figures(q.now, prior)));
+        let mut figures = demand.figures(q.now, parameters.conversion_prior.0);
+        if let Some(by_hand) = parameters.demand_score {
+            figures.score = Score::by_hand(by_hand.0);
+        }
+        extend(&mut answer, demand_of(&figures));
         Ok(Some(answer))
     });
 }

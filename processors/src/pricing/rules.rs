@@ -2,7 +2,7 @@
 
 use super::{Layer, PricingParameters};
 use std::{collections::HashMap, sync::Arc};
-use tillflow_engine_api::{Context, Error, Global, Result};
+use tillflow_engine_api::{Context, Error, Global, Query, Result};
 use tillflow_schemas::PricingRule;
 
 /// Rules read and checked; more than these are read anew.
@@ -39,10 +39,21 @@ impl Rules {
 
     /// The parameters that count for a product now.
     pub fn in_force(&mut self, category: &str, product: &str, cx: &Context<'_>) -> InForce {
+        let rules = self.rules;
+        self.merged(category, product, |scope| cx.lookup(&rules, scope))
+    }
+
+    /// The same, as a query sees it.
+    pub fn in_force_for(&mut self, category: &str, q: &Query<'_>) -> InForce {
+        let rules = self.rules;
+        self.merged(category, q.key, |scope| q.lookup(&rules, scope))
+    }
+
+    fn merged(&mut self, category: &str, product: &str, lookup: impl Fn(&str) -> Option<Arc<PricingRule>>) -> InForce {
         let mut parameters = Ok(self.defaults.clone());
         let mut name = "default".to_owned();
         for scope in ["default".to_owned(), format!("category:{category}"), format!("product:{product}")] {
-            let Some(rule) = cx.lookup(&self.rules, &scope) else { continue };
+            let Some(rule) = lookup(&scope) else { continue };
             name = rule.version.map_or_else(|| scope.clone(), |v| format!("{scope}@{v}"));
             match (&mut parameters, self.layer(&scope, rule)) {
                 (Ok(merged), Ok(layer)) => merged.merge(&layer),
