@@ -75,8 +75,19 @@ pub fn get(read: &(impl Read + ?Sized), timer: &TimerRow) -> Result<Option<i64>>
 /// # Errors
 /// When the storage fails.
 pub fn first(read: &(impl Read + ?Sized)) -> Result<Option<TimerRow>> {
+    first_from(read, i64::MIN)
+}
+
+/// The first timer that fires at `from` or later. Whoever knows that there is none before spares the scan what has fired
+/// and is not compacted away yet: a queue's head is where its tombstones lie.
+///
+/// # Errors
+/// When the storage fails.
+pub fn first_from(read: &(impl Read + ?Sized), from: i64) -> Result<Option<TimerRow>> {
     let mut found = None;
-    read.scan(&BY_TIME, key::after(&BY_TIME).as_deref(), &mut |row, _| {
+    let mut begin = BY_TIME.to_vec();
+    from.write(&mut begin);
+    read.scan(&begin, key::after(&BY_TIME).as_deref(), &mut |row, _| {
         let mut rest = row.get(BY_TIME.len()..).unwrap_or_default();
         found = <(i64, Identity)>::read(&mut rest).map(|(fire_at, (key, kind, detail))| TimerRow { fire_at, key, kind, detail });
         false
@@ -131,6 +142,9 @@ mod tests {
         cancel(&mut store, &timer(0, "c", 1)).unwrap();
         cancel(&mut store, &timer(0, "a", 1)).unwrap();
         assert_eq!(first(&store).unwrap(), Some(timer(10, "b", 1)));
+        assert_eq!(first_from(&store, 10).unwrap(), Some(timer(10, "b", 1)));
+        assert_eq!(first_from(&store, 11).unwrap(), Some(timer(20, "a", 2)));
+        assert_eq!(first_from(&store, 21).unwrap(), None);
         assert_eq!(get(&store, &timer(0, "a", 2)).unwrap(), Some(20));
     }
 }

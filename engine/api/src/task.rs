@@ -142,8 +142,11 @@ impl Task {
         let until = self.watermark.millis();
         let mut failed = Vec::new();
         while self.next_timer <= until {
-            match timers::first(&self.store)? {
-                Some(row) if row.fire_at <= until => failed.extend(self.fire(row, globals)?),
+            match timers::first_from(&self.store, self.next_timer)? {
+                Some(row) if row.fire_at <= until => {
+                    self.next_timer = row.fire_at;
+                    failed.extend(self.fire(row, globals)?);
+                }
                 first => self.next_timer = first.map_or(i64::MAX, |t| t.fire_at),
             }
         }
