@@ -1,1 +1,4 @@
-//! tillflow-connectors
+//! What leaves the log: everything here follows the committed outputs and brings them to other systems, without ever
+//! holding up the stream.
+
+pub mod redis;

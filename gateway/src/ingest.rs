@@ -14,9 +14,9 @@ use axum::{
 };
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_engine::port::Append;
-use tillflow_schemas::{DecodeError, Event, Record, Role, Timestamp, UserEvent, UserEventKind};
+use tillflow_schemas::{DecodeError, Event, Role, Timestamp, UserEvent, UserEventKind};
 use tokio::sync::{SemaphorePermit, TryAcquireError};
 
 /// How far an event's time may lie after the wall clock: clocks of shops and phones are not exact.
@@ -63,8 +63,10 @@ pub(crate) async fn delete(
 ) -> Result<Response, Problem> {
     caller.needs(Level::Server)?;
     let schema = schema(&app, &name.replace('-', "_"), &[Role::Reference])?;
-    let event = Event::decode(&schema, Some(&key), None).map_err(|e| Problem::new(StatusCode::BAD_REQUEST, "bad_key", e.to_string()))?;
-    append(&app, vec![encode(event)?]).await?;
+    let bad = |e: DecodeError| Problem::new(StatusCode::BAD_REQUEST, "bad_key", e.to_string());
+    let event = Event::decode(&schema, Some(&key), None).map_err(bad)?;
+    let record = encode(&event).map_err(bad)?;
+    append(&app, vec![record]).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "accepted": 1 }))).into_response())
 }
 
@@ -178,22 +180,16 @@ fn items(body: &[u8]) -> Result<Vec<&RawValue>, DecodeError> {
 
 /// Checks one record and makes it ready for the log.
 fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Timestamp) -> Result<Append, DecodeError> {
-    let mut value: Value = serde_json::from_str(text).map_err(|e| DecodeError::at("", format!("not JSON: {e}")))?;
-    let Value::Object(fields) = &mut value else {
-        return Err(DecodeError::at("", "is not a JSON object"));
-    };
     let time_field = match schema {
         "inventory" => Some("last_updated"),
         "user_event" | "subscription_event" | "loyalty_command" => Some("timestamp"),
         _ => None,
     };
-    if let Some(name) = time_field {
-        let time = fields.entry(name).or_insert(Value::Null);
-        if time.is_null() {
-            *time = json!(now.millis());
-        }
-    }
-    let mut event = Event::from_value(schema, None, value)?;
+    let text = match time_field {
+        Some(field) => with_time(text, field, now),
+        None => Cow::Borrowed(text),
+    };
+    let mut event = Event::decode(schema, None, Some(text.as_bytes()))?;
     let time = match &event {
         Event::User(e) => Some(e.timestamp),
         Event::Inventory(v) => Some(v.last_updated),
@@ -221,7 +217,7 @@ fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Timestamp) -> 
         }
         _ => {}
     }
-    let record = encode(event).map_err(|p| DecodeError::at("", p.message))?;
+    let record = encode(&event)?;
     let size = record.value.as_ref().map_or(0, Vec::len);
     if size > app.config.limits.record_bytes {
         return Err(DecodeError::at("", format!("{size} bytes as a record; at most {} are taken", app.config.limits.record_bytes)));
@@ -254,26 +250,25 @@ fn check_behaviour(caller: &Caller, event: &UserEvent) -> Result<(), DecodeError
     Ok(())
 }
 
-fn encode(event: Event) -> Result<Append, Problem> {
-    macro_rules! encode {
-        ($($variant:ident),+; $($reference:ident),+) => {
-            match &event {
-                Event::User(e) => (e.who().map(|id| id.as_str().to_owned()).or_else(|| e.event_id.clone()), Some(bytes(e)?)),
-                $(Event::$variant(v) => (Some(v.key().to_owned()), Some(bytes(v)?)),)+
-                $(Event::$reference(change) => (Some(change.id.clone()), change.value.as_ref().map(bytes).transpose()?),)+
-                _ => return Err(Problem::not_found("no input or reference topic has these records")),
-            }
-        };
+/// The record with the time of receipt, where it states none. The rest keeps its digits: amounts never pass through
+/// binary. What is not an object is left to the decoder, which says so.
+fn with_time<'a>(text: &'a str, field: &str, now: Timestamp) -> Cow<'a, str> {
+    let Ok(mut fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(text) else { return Cow::Borrowed(text) };
+    if fields.get(field).is_some_and(|time| time.get() != "null") {
+        return Cow::Borrowed(text);
     }
-    let (key, value) = encode!(
-        Inventory, Subscription, Command;
-        Product, Customer, PricingRule, Plan, Campaign, Reward, Challenge, Badge, SegmentDefinition, Template
-    );
-    Ok(Append { schema: event.schema(), key, value })
+    let Ok(time) = serde_json::value::to_raw_value(&now.millis()) else { return Cow::Borrowed(text) };
+    fields.insert(Cow::Borrowed(field), &time);
+    serde_json::to_string(&fields).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-fn bytes(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(value).map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
+fn encode(event: &Event) -> Result<Append, DecodeError> {
+    let key = match event {
+        // Nobody's events count for products all the same: spread them.
+        Event::User(e) => event.key().or(e.event_id.as_deref()),
+        _ => event.key(),
+    };
+    Ok(Append { schema: event.schema(), key: key.map(str::to_owned), value: event.to_json()? })
 }
 
 /// Hands records to the log and waits for its word.
@@ -292,4 +287,24 @@ async fn append(app: &App, records: Vec<Append>) -> Result<(), Problem> {
 
 fn closed() -> Problem {
     Problem::unavailable("shutting down")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_filled_in_where_none_is_stated_and_nothing_else_is_touched() {
+        let now = Timestamp::from_millis(5);
+        let stated = r#"{ "timestamp": "2026-03-01T10:00:00Z", "a": 1.10 }"#;
+        assert_eq!(with_time(stated, "timestamp", now), stated);
+        assert_eq!(
+            with_time(r#"{"total_amount": 12345678901.123456789}"#, "timestamp", now),
+            r#"{"timestamp":5,"total_amount":12345678901.123456789}"#
+        );
+        assert_eq!(with_time(r#"{"timestamp":null}"#, "timestamp", now), r#"{"timestamp":5}"#);
+        for other in ["[]", "3", "{", r#""timestamp""#] {
+            assert_eq!(with_time(other, "timestamp", now), other);
+        }
+    }
 }

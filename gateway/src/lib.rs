@@ -13,6 +13,7 @@
 
 mod access;
 mod config;
+mod console;
 mod error;
 mod forward;
 mod health;
@@ -36,6 +37,7 @@ use tillflow_engine::port::Shop;
 use tillflow_schemas::Timestamp;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::compression::CompressionLayer;
 
 /// Tells the time. The demo's clock runs faster than the wall's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -66,6 +68,7 @@ struct App {
     /// WebSockets, which outlive the connection they came by.
     sockets: TaskTracker,
     hub: Arc<push::Hub>,
+    feed: console::feed::Feed,
     /// Asks other instances.
     client: reqwest::Client,
     stop: CancellationToken,
@@ -102,6 +105,7 @@ impl Gateway {
             room: Arc::new(Semaphore::new(config.limits.sockets.min(Semaphore::MAX_PERMITS))),
             sockets: TaskTracker::new(),
             hub: Arc::default(),
+            feed: console::feed::Feed::new(),
             client: forward::client()?,
             stop: shutdown.clone(),
             shop,
@@ -111,6 +115,7 @@ impl Gateway {
         let connections = app.config.limits.connections;
         tracing::info!(%address, keys = app.config.keys.any(), "listening");
         let following = push::follow(app.clone(), app.shop.subscribe());
+        let gathering = console::feed::gather(app.clone(), app.shop.subscribe());
         let main = server::serve(listener, router(&app), connections, shutdown.clone());
         let health = async {
             if let Some(listener) = health {
@@ -122,7 +127,7 @@ impl Gateway {
             app.sockets.close();
             let _ = tokio::time::timeout(server::END_WITHIN, app.sockets.wait()).await;
         };
-        tokio::join!(following, main, health, sockets);
+        tokio::join!(following, gathering, main, health, sockets);
         Ok(())
     }
 }
@@ -152,7 +157,9 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/products/{id}/{*path}", get(query::product_path))
         .route("/ws/recommendations/{user_id}", get(sockets::web_socket))
         .route("/sse/recommendations/{user_id}", get(sockets::event_stream))
+        .merge(console::routes())
         .fallback(request::unknown)
+        .layer(CompressionLayer::new())
         .layer(middleware::from_fn_with_state(app.clone(), access::admit))
         .layer(middleware::from_fn_with_state(app.clone(), metrics::measure))
         .layer(middleware::from_fn(request::dress))

@@ -190,6 +190,10 @@ impl Listener {
         app.metrics.sockets.inc();
         Self { app, _place: place }
     }
+
+    pub fn app(&self) -> &App {
+        &self.app
+    }
 }
 
 impl Drop for Listener {

@@ -194,3 +194,11 @@ async fn a_shop_without_kafka_states_its_catalogue_plans_and_subscriptions() {
         assert_eq!(gateway.post(&format!("/v1/topics/{topic}"), "{}").await.0, 404, "{topic}");
     }
 }
+
+#[tokio::test]
+async fn amounts_keep_their_digits() {
+    let gateway = start().await;
+    let order = r#"{"event_type": "order_completed", "user_id": "u1", "order_id": "o1", "total_amount": 12345678901.123456789}"#;
+    assert_eq!(gateway.post("/v1/events", order).await.0, 202);
+    assert_eq!(gateway.shop.values()[0]["total_amount"], "12345678901.123456789");
+}

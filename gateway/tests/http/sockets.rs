@@ -1,6 +1,6 @@
 //! Recommendations pushed to pages: WebSockets and server-sent events.
 
-use crate::support::{FakeShop, Running, start, start_with};
+use crate::support::{FakeShop, Running, event, start, start_with};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -101,20 +101,6 @@ async fn too_large_a_message_ends_the_socket_and_small_ones_are_ignored() {
     socket.send(Message::text("x".repeat(10_000))).await.unwrap();
     while let Some(Ok(message)) = socket.next().await {
         assert!(!message.is_text());
-    }
-}
-
-/// Reads one server-sent event: its id and its data.
-async fn event(response: &mut reqwest::Response, text: &mut String) -> (Option<String>, Value) {
-    loop {
-        if let Some((head, tail)) = text.clone().split_once("\n\n") {
-            *text = tail.to_owned();
-            let field = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
-            if let Some(data) = field("data:") {
-                return (field("id:"), serde_json::from_str(&data).unwrap());
-            }
-        }
-        text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
     }
 }
 

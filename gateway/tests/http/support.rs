@@ -220,3 +220,17 @@ pub async fn read(response: reqwest::Response) -> (u16, Value) {
     );
     (status, value)
 }
+
+/// Reads one server-sent event: its id and its data.
+pub async fn event(response: &mut reqwest::Response, text: &mut String) -> (Option<String>, Value) {
+    loop {
+        if let Some((head, tail)) = text.clone().split_once("\n\n") {
+            *text = tail.to_owned();
+            let field = |name: &str| head.lines().find_map(|l| l.strip_prefix(name)).map(|v| v.trim().to_owned());
+            if let Some(data) = field("data:") {
+                return (field("id:"), serde_json::from_str(&data).unwrap());
+            }
+        }
+        text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+    }
+}
