@@ -15,6 +15,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tillflow_connectors::redis::RedisConfig;
 use tillflow_gateway::GatewayConfig;
 use tillflow_schemas::{ConfluentRegistry, RegistryError, SchemaRegistry};
 
@@ -52,6 +53,8 @@ pub struct Config {
     /// HTTP: `listen`, `health_listen`, `keys`, `origins`, `limits`.
     #[serde(flatten)]
     pub gateway: GatewayConfig,
+    /// Redis as an output.
+    pub redis: RedisConfig,
     /// The `shop` section.
     pub shop: Map<String, Value>,
     /// The `pricing` section.
@@ -241,6 +244,7 @@ impl Default for Config {
             kafka: KafkaOptions::default(),
             registry: Registry::default(),
             gateway: GatewayConfig::default(),
+            redis: RedisConfig::default(),
             shop: Map::new(),
             pricing: Map::new(),
             recommendations: Map::new(),

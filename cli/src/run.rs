@@ -26,6 +26,9 @@ pub struct RunArgs {
     /// Another address for /healthz, /readyz and /metrics alone
     #[arg(long, value_name = "HOST:PORT")]
     health_listen: Option<String>,
+    /// Redis to publish recommendations to and keep read models in
+    #[arg(long, value_name = "URL")]
+    redis_url: Option<String>,
     /// Fail where topics are missing, instead of creating them
     #[arg(long)]
     no_create: bool,
@@ -38,6 +41,7 @@ impl RunArgs {
         let mut set = |key: &str, value: Option<Value>| flags.extend(value.map(|v| (key.to_owned(), v)));
         set("listen", self.listen.as_ref().map(|l| json!(l)));
         set("health_listen", self.health_listen.as_ref().map(|l| json!(l)));
+        set("redis.url", self.redis_url.as_ref().map(|u| json!(u)));
         set("topics.create", self.no_create.then(|| json!(false)));
         flags
     }

@@ -3,6 +3,7 @@
 use crate::config::{Config, LogKind};
 use anyhow::{Context, Result, anyhow, bail};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use tillflow_connectors::redis::RedisConnector;
 use tillflow_engine::{
     Engine, EngineConfig, Wall,
     log::{
@@ -141,6 +142,13 @@ impl Running {
         let gateway = Gateway::new(self.engine.port(), config.gateway.clone()).with_clock(Arc::new(move || wall.now()));
         let shutdown = self.shutdown.clone();
         self.services.push(tokio::spawn(async move { gateway.serve(listener, health, shutdown).await.map_err(Into::into) }));
+        if let Some(redis) = RedisConnector::new(self.engine.port(), &config.redis)? {
+            let shutdown = self.shutdown.clone();
+            self.services.push(tokio::spawn(async move {
+                redis.run(shutdown).await;
+                Ok(())
+            }));
+        }
         Ok(())
     }
 

@@ -17,13 +17,6 @@
 //!
 //! Nothing here outlives the test process: a child is killed when its handle is dropped, and by the kernel when the
 //! test process dies. Nothing sleeps for a fixed time: [`until`] looks again until a condition holds.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "this crate is test code: it stops at the first surprise"
-)]
 
 mod binary;
 mod browser;

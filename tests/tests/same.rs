@@ -136,16 +136,26 @@ impl OnKafka {
     }
 }
 
+/// The workload, where these comparisons are asked for (`TILLFLOW_SAME=1`, see docs/status.md) and its data is there.
+fn asked_for(name: &str, few: usize) -> Option<Workload> {
+    if std::env::var_os("TILLFLOW_SAME").is_none() {
+        eprintln!("not asked for: TILLFLOW_SAME=1 compares replay, the embedded log and Kafka");
+        return None;
+    }
+    let workload = Workload::of(name, limit(few));
+    if workload.is_none() {
+        eprintln!("the data sets are not beside this checkout: nothing compared");
+    }
+    workload
+}
+
 /// How many events of a data set; all of them with `TILLFLOW_FULL=1`.
 fn limit(few: usize) -> usize {
     if std::env::var_os("TILLFLOW_FULL").is_some() { usize::MAX } else { few }
 }
 
 fn on_kafka_as_in_replay(name: &str, few: usize, may_be_empty: &[&str]) {
-    let Some(workload) = Workload::of(name, limit(few)) else {
-        eprintln!("the data sets are not beside this checkout: nothing compared");
-        return;
-    };
+    let Some(workload) = asked_for(name, few) else { return };
     let files = Arc::new(scratch("same"));
     let expected = replayed(&workload, &files);
     assert_nothing_is_empty(&expected, may_be_empty);
@@ -177,10 +187,7 @@ fn clicks_carts_and_orders_come_to_the_same_on_kafka() {
 
 #[test]
 fn instances_killed_again_and_again_come_to_the_same_as_if_nothing_had_happened() {
-    let Some(workload) = Workload::of("online_retail", limit(1_500)) else {
-        eprintln!("the data sets are not beside this checkout: nothing compared");
-        return;
-    };
+    let Some(workload) = asked_for("online_retail", 1_500) else { return };
     let files = Arc::new(scratch("killed"));
     let expected = replayed(&workload, &files);
     let kafka = OnKafka::new();
@@ -210,10 +217,7 @@ fn instances_killed_again_and_again_come_to_the_same_as_if_nothing_had_happened(
 
 #[test]
 fn the_embedded_log_behind_http_comes_to_the_same() {
-    let Some(workload) = Workload::of("online_retail", limit(1_000)) else {
-        eprintln!("the data sets are not beside this checkout: nothing compared");
-        return;
-    };
+    let Some(workload) = asked_for("online_retail", 1_000) else { return };
     let files = Arc::new(scratch("embedded"));
     let expected = replayed(&workload, &files);
     let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(LONG).spawn();

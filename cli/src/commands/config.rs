@@ -50,6 +50,8 @@ const MEANINGS: &[(&str, &str)] = &[
         "Name of this instance among several; the same over restarts, no other's. Made once and kept in data_dir where absent.",
     ),
     ("kafka.options", "librdkafka settings, such as security.protocol and sasl.username."),
+    ("redis.url", "Where Redis is, redis://[user:password@]host:port[/database]; nothing goes to Redis where unset."),
+    ("redis.ttl_s", "Seconds after which a user's latest list of recommendations is gone from Redis."),
     ("kafka.session_timeout_s", "Seconds without a heartbeat after which another instance takes over."),
     ("keys.admin", "Keys that may also see the console and set rules; one or a list."),
     ("keys.server", "Keys of the shop's servers: may also report orders, refunds, stock and the catalogue, and ask about every user."),
