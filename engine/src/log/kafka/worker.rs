@@ -130,7 +130,7 @@ impl Log for KafkaLog {
                     (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
                     (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
                         return Err(LogError::Fatal(format!(
-                            "{e}: records that were not processed yet are gone; decide with `tillflow reset` where to go on"
+                            "{e}: records that were not processed yet are gone from the topic: lengthen its retention, and replay what is missing into a new app_id"
                         )));
                     }
                     (_, e) => tracing::debug!(group = self.group, "{e}"),
