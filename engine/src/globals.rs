@@ -42,6 +42,18 @@ impl SharedGlobals {
         codec: &Codec,
         stop: &AtomicBool,
     ) -> Result<(), LogError> {
+        let mut following = self.begin(reader, topics, catalog)?;
+        while !stop.load(Ordering::Acquire) {
+            self.turn(reader, &mut following, catalog, codec)?;
+        }
+        Ok(())
+    }
+
+    /// Begins to read `topics`.
+    ///
+    /// # Errors
+    /// When the log fails.
+    pub fn begin(&self, reader: &mut dyn Reader, topics: &[usize], catalog: &Catalog) -> Result<Following, LogError> {
         let partitions: Vec<_> = topics
             .iter()
             .flat_map(|&topic| {
@@ -54,26 +66,37 @@ impl SharedGlobals {
             targets.push((at, reader.end(at)?));
         }
         reader.assign(&partitions.iter().map(|at| (*at, Start::Earliest)).collect::<Vec<_>>())?;
-        while !stop.load(Ordering::Acquire) {
-            if !self.loaded() {
-                targets.retain(|(at, end)| reader.position(*at).is_none_or(|p| p < *end));
-                if targets.is_empty() {
-                    self.loaded.store(true, Ordering::Release);
-                }
+        Ok(Following { targets })
+    }
+
+    /// Takes what there is to read now.
+    ///
+    /// # Errors
+    /// When the log fails for good.
+    pub fn turn(&self, reader: &mut dyn Reader, following: &mut Following, catalog: &Catalog, codec: &Codec) -> Result<(), LogError> {
+        if !self.loaded() {
+            following.targets.retain(|(at, end)| reader.position(*at).is_none_or(|p| p < *end));
+            if following.targets.is_empty() {
+                self.loaded.store(true, Ordering::Release);
             }
-            let records = reader.poll(Duration::from_millis(100))?;
-            if records.is_empty() {
-                continue;
-            }
-            let mut tables = self.tables.write();
-            for record in records {
-                let Some(topic) = catalog.topics().get(record.at.topic) else { continue };
-                match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
-                    Ok(event) => tables.apply(&event, record.logged_at),
-                    Err(e) => tracing::warn!(topic = topic.name, partition = record.at.partition, offset = record.offset, "not taken: {e}"),
-                }
+        }
+        let records = reader.poll(Duration::from_millis(100))?;
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut tables = self.tables.write();
+        for record in records {
+            let Some(topic) = catalog.topics().get(record.at.topic) else { continue };
+            match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
+                Ok(event) => tables.apply(&event, record.logged_at),
+                Err(e) => tracing::warn!(topic = topic.name, partition = record.at.partition, offset = record.offset, "not taken: {e}"),
             }
         }
         Ok(())
     }
+}
+
+/// How far the topics of the broadcast tables still have to be read before the tables are whole.
+pub struct Following {
+    targets: Vec<(TopicPartition, i64)>,
 }

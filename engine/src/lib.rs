@@ -10,11 +10,11 @@ pub mod port;
 pub mod status;
 mod tail;
 mod wall;
-mod wiring;
+pub mod wiring;
 pub mod worker;
 
 pub use config::EngineConfig;
 pub use engine::{Engine, StartError};
-pub use globals::SharedGlobals;
-pub use wall::Wall;
+pub use globals::{Following, SharedGlobals};
+pub use wall::{ManualClock, Wall};
 pub use wiring::WiringError;

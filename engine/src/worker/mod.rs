@@ -86,8 +86,8 @@ impl<L: Log> Worker<L> {
             tasks: tasks.clone(),
             running: BTreeMap::new(),
             restoring: BTreeMap::new(),
-            last_commit: Instant::now(),
-            last_stated: Instant::now(),
+            last_commit: shared.config.wall.instant(),
+            last_stated: shared.config.wall.instant(),
         }
     }
 
@@ -97,18 +97,40 @@ impl<L: Log> Worker<L> {
     /// When log or state fail for good, or another instance took this one's place.
     pub fn run(&mut self, stop: &AtomicBool, leave: bool) -> Result<(), WorkerError> {
         while !stop.load(Ordering::Acquire) {
-            self.poll()?;
-            self.restore()?;
-            let idle = self.process()?;
-            if self.should_commit(idle) {
-                self.commit()?;
-            }
-            self.state_progress(false);
+            self.turn()?;
         }
+        self.finish(leave)
+    }
+
+    /// Goes round the loop once.
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    pub fn turn(&mut self) -> Result<(), WorkerError> {
+        self.poll()?;
+        self.restore()?;
+        let idle = self.process()?;
+        if self.should_commit(idle) {
+            self.commit()?;
+        }
+        self.state_progress(false);
+        Ok(())
+    }
+
+    /// Commits what is done and closes.
+    ///
+    /// # Errors
+    /// As [`Worker::run`].
+    pub fn finish(&mut self, leave: bool) -> Result<(), WorkerError> {
         self.commit()?;
         self.state_progress(true);
         self.log.close(leave);
         Ok(())
+    }
+
+    /// What it holds in memory: records that wait to be processed, and bytes that wait to be committed.
+    pub fn held(&self) -> (usize, usize) {
+        self.running.values().fold((0, 0), |(records, bytes), p| (records + p.queued(), bytes + p.pending_bytes()))
     }
 
     /// Takes what the log delivers: records, and changes of what this worker owns.
@@ -118,7 +140,7 @@ impl<L: Log> Worker<L> {
             Ok(polled) => polled,
             Err(LogError::Unavailable(reason)) => {
                 tracing::warn!(group = self.group.name, "the log does not answer: {reason}");
-                std::thread::sleep(IDLE_POLL);
+                self.shared.config.wall.sleep(IDLE_POLL);
                 return Ok(());
             }
             Err(e) => return Err(e.into()),
@@ -217,21 +239,22 @@ impl<L: Log> Worker<L> {
         let dirty = self.running.values().any(Partition::is_dirty);
         let bytes: usize = self.running.values().map(Partition::pending_bytes).sum();
         let config = &self.shared.config;
-        dirty && (idle || self.last_commit.elapsed() >= config.commit_interval || bytes >= config.commit_bytes)
+        dirty && (idle || config.wall.elapsed(self.last_commit) >= config.commit_interval || bytes >= config.commit_bytes)
     }
 
     /// Commits all tasks in one transaction, and deals with what may come of it.
     fn commit(&mut self) -> Result<(), WorkerError> {
-        let started = Instant::now();
+        let wall = self.shared.config.wall.clone();
+        let started = wall.instant();
         let outcome = commit::commit(&mut self.log, &mut self.running);
-        self.last_commit = Instant::now();
+        self.last_commit = wall.instant();
         let (group, metrics) = (self.group.name, &self.shared.metrics);
         let failed = |reason: &str| metrics.commit_failures_total.with_label_values(&[group, reason]).inc();
         match outcome {
             Ok(false) => Ok(()),
             Ok(true) => {
                 metrics.commit_total.with_label_values(&[group]).inc();
-                metrics.commit_latency_of(group).observe(started.elapsed().as_secs_f64());
+                metrics.commit_latency_of(group).observe(wall.elapsed(started).as_secs_f64());
                 let consumed: Vec<_> = self.running.values().flat_map(Partition::consumed).collect();
                 self.log.purge(&consumed);
                 Ok(())
@@ -258,14 +281,14 @@ impl<L: Log> Worker<L> {
                 // Nothing was written: go back and try again once there may be room.
                 failed("storage");
                 tracing::error!(group, "nothing could be committed: {e}");
-                std::thread::sleep(DISK_BACKOFF);
+                self.shared.config.wall.sleep(DISK_BACKOFF);
                 self.rewind()
             }
             Err(commit::Failed::Local(e)) => {
                 // The log is ahead of the stores: only restore may use them again.
                 failed("local");
                 tracing::error!(group, "committed, but not written locally: {e}");
-                std::thread::sleep(DISK_BACKOFF);
+                self.shared.config.wall.sleep(DISK_BACKOFF);
                 self.reopen()
             }
             Err(commit::Failed::State(e)) => Err(e.into()),
@@ -290,10 +313,10 @@ impl<L: Log> Worker<L> {
     }
 
     fn state_progress(&mut self, now: bool) {
-        if !now && self.last_stated.elapsed() < STATE_EVERY {
+        if !now && self.shared.config.wall.elapsed(self.last_stated) < STATE_EVERY {
             return;
         }
-        self.last_stated = Instant::now();
+        self.last_stated = self.shared.config.wall.instant();
         let (group, metrics) = (self.group.name, &self.shared.metrics);
         let mut bytes = 0;
         for (number, partition) in &self.running {

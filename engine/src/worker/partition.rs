@@ -186,9 +186,9 @@ impl Partition {
         };
         // An input without a head may still bring an earlier record.
         if time.is_some() && self.inputs.iter().any(|input| input.queue.is_empty() && log.has_more(input.at, input.fetched)) {
-            let since = *self.waiting.get_or_insert_with(Instant::now);
+            let since = *self.waiting.get_or_insert_with(|| self.shared.config.wall.instant());
             // The end of an input is the end of all of them, however long it takes.
-            if mark || since.elapsed() < WAIT_FOR_INPUT {
+            if mark || self.shared.config.wall.elapsed(since) < WAIT_FOR_INPUT {
                 return Ok(Step::Waiting);
             }
         }
@@ -405,6 +405,11 @@ impl Partition {
     /// Whether a commit has something to write.
     pub fn is_dirty(&self) -> bool {
         self.moved || self.task.is_dirty() || !self.raw.is_empty() || self.news().is_some()
+    }
+
+    /// Records that were delivered and wait to be processed.
+    pub fn queued(&self) -> usize {
+        self.inputs.iter().map(|i| i.queue.len()).sum()
     }
 
     /// Bytes waiting to be committed.
