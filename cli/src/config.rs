@@ -116,11 +116,14 @@ pub struct Time {
     pub grace_s: u64,
     /// Whether the clock of an idle task goes on with the wall; off for comparisons.
     pub idle: bool,
+    /// Seconds that an input without a record at hand is waited for while the log says that it has some: they may be
+    /// earlier than those of other inputs.
+    pub wait_s: u64,
 }
 
 impl Default for Time {
     fn default() -> Self {
-        Self { grace_s: 10, idle: true }
+        Self { grace_s: 10, idle: true, wait_s: 10 }
     }
 }
 

@@ -35,6 +35,7 @@ pub fn engine_config(config: &Config, wall: &Wall) -> EngineConfig {
     EngineConfig {
         grace: Duration::from_secs(config.time.grace_s),
         idle_clock: config.time.idle,
+        wait_for_input: Some(Duration::from_secs(config.time.wait_s)),
         wall: wall.clone(),
         commit_interval: Duration::from_millis(config.commit.interval_ms),
         commit_bytes: config.memory.uncommitted_mb << 20,

@@ -14,6 +14,8 @@ pub struct EngineConfig {
     pub check_future: bool,
     /// The wall clock.
     pub wall: Wall,
+    /// How long an empty input is waited for that has records which may be earlier; `None`: however long it takes.
+    pub wait_for_input: Option<Duration>,
     /// Commits under load are at most this far apart.
     pub commit_interval: Duration,
     /// Commits come sooner when this many bytes wait.
@@ -31,6 +33,7 @@ impl Default for EngineConfig {
             idle_clock: true,
             check_future: true,
             wall: Wall::Real,
+            wait_for_input: Some(Duration::from_secs(10)),
             commit_interval: Duration::from_millis(100),
             commit_bytes: 32 << 20,
             queue_records: 4_000,

@@ -17,6 +17,7 @@
 //! bit set.
 
 mod backend;
+mod cache;
 mod error;
 pub mod key;
 #[cfg(feature = "rocksdb")]

@@ -2,7 +2,7 @@
 //!
 //! Nothing uncommitted ever reaches the backend. A savepoint a record lets one bad record be undone alone.
 
-use crate::{Backend, Read, Result};
+use crate::{Backend, Read, Result, cache::Cache};
 use std::{
     collections::{BTreeMap, btree_map::Range},
     iter::Peekable,
@@ -16,6 +16,8 @@ type Overlay = BTreeMap<Arc<[u8]>, Value>;
 /// State of one task.
 pub struct Store {
     backend: Box<dyn Backend>,
+    /// Rows of the backend.
+    cache: Cache,
     overlay: Overlay,
     /// What each overlay row was before the current record, newest last; `None` is "not in the overlay".
     undo: Vec<(Arc<[u8]>, Option<Value>)>,
@@ -25,7 +27,7 @@ pub struct Store {
 impl Store {
     /// State over `backend`, with nothing uncommitted.
     pub fn new(backend: Box<dyn Backend>) -> Self {
-        Self { backend, overlay: Overlay::new(), undo: Vec::new(), bytes: 0 }
+        Self { backend, cache: Cache::default(), overlay: Overlay::new(), undo: Vec::new(), bytes: 0 }
     }
 
     /// Writes a row.
@@ -78,7 +80,15 @@ impl Store {
         self.bytes
     }
 
-    /// Drops the uncommitted rows: after an abort, or when the log has already put them into the backend.
+    /// Takes the uncommitted rows as committed: the log has already put them into the backend.
+    pub fn settle(&mut self) {
+        for (key, value) in std::mem::take(&mut self.overlay) {
+            self.cache.keep(key, value);
+        }
+        self.discard();
+    }
+
+    /// Drops the uncommitted rows: after an abort.
     pub fn discard(&mut self) {
         self.overlay.clear();
         self.undo.clear();
@@ -92,12 +102,16 @@ impl Store {
     pub fn apply(&mut self, extra: &[(&[u8], Option<&[u8]>)]) -> Result<()> {
         let Self { backend, overlay, .. } = self;
         backend.apply(&mut overlay.iter().map(|(k, v)| (&**k, v.as_deref())).chain(extra.iter().copied()))?;
-        self.discard();
+        for (key, value) in extra {
+            self.cache.keep((*key).into(), value.map(Into::into));
+        }
+        self.settle();
         Ok(())
     }
 
     /// The backend, for restore.
     pub fn backend_mut(&mut self) -> &mut dyn Backend {
+        self.cache.clear();
         &mut *self.backend
     }
 
@@ -109,10 +123,15 @@ impl Store {
 
 impl Read for Store {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        match self.overlay.get(key) {
-            Some(value) => Ok(value.as_ref().map(|v| v.to_vec())),
-            None => self.backend.get(key),
+        if let Some(row) = self.overlay.get(key) {
+            return Ok(row.as_ref().map(|v| v.to_vec()));
         }
+        if let Some(row) = self.cache.get(key) {
+            return Ok(row.map(|v| v.to_vec()));
+        }
+        let row = self.backend.get(key)?;
+        self.cache.keep(key.into(), row.as_deref().map(Into::into));
+        Ok(row)
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {

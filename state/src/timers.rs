@@ -70,27 +70,20 @@ pub fn get(read: &(impl Read + ?Sized), timer: &TimerRow) -> Result<Option<i64>>
     Ok(read.get(&timer.by_key())?.as_deref().and_then(fire_at))
 }
 
-/// The first timer of all.
+/// The first timers that fire at `from` or later, at most `limit`, in order. Whoever knows that there is none before
+/// spares the scan what has fired and is not compacted away yet: a queue's head is where its tombstones lie.
 ///
 /// # Errors
 /// When the storage fails.
-pub fn first(read: &(impl Read + ?Sized)) -> Result<Option<TimerRow>> {
-    first_from(read, i64::MIN)
-}
-
-/// The first timer that fires at `from` or later. Whoever knows that there is none before spares the scan what has fired
-/// and is not compacted away yet: a queue's head is where its tombstones lie.
-///
-/// # Errors
-/// When the storage fails.
-pub fn first_from(read: &(impl Read + ?Sized), from: i64) -> Result<Option<TimerRow>> {
-    let mut found = None;
+pub fn next(read: &(impl Read + ?Sized), from: i64, limit: usize) -> Result<Vec<TimerRow>> {
+    let mut found = Vec::new();
     let mut begin = BY_TIME.to_vec();
     from.write(&mut begin);
     read.scan(&begin, key::after(&BY_TIME).as_deref(), &mut |row, _| {
         let mut rest = row.get(BY_TIME.len()..).unwrap_or_default();
-        found = <(i64, Identity)>::read(&mut rest).map(|(fire_at, (key, kind, detail))| TimerRow { fire_at, key, kind, detail });
-        false
+        let timer = <(i64, Identity)>::read(&mut rest);
+        found.extend(timer.map(|(fire_at, (key, kind, detail))| TimerRow { fire_at, key, kind, detail }));
+        found.len() < limit
     })?;
     Ok(found)
 }
@@ -135,16 +128,15 @@ mod tests {
         for t in [timer(30, "a", 1), timer(10, "b", 1), timer(20, "a", 2), timer(-5, "c", 1)] {
             set(&mut store, &t).unwrap();
         }
-        assert_eq!(first(&store).unwrap(), Some(timer(-5, "c", 1)));
+        assert_eq!(next(&store, i64::MIN, 2).unwrap(), [timer(-5, "c", 1), timer(10, "b", 1)]);
         assert_eq!(first_of(&store, "a").unwrap(), Some(timer(20, "a", 2)));
         set(&mut store, &timer(5, "a", 1)).unwrap();
         assert_eq!(first_of(&store, "a").unwrap(), Some(timer(5, "a", 1)));
         cancel(&mut store, &timer(0, "c", 1)).unwrap();
         cancel(&mut store, &timer(0, "a", 1)).unwrap();
-        assert_eq!(first(&store).unwrap(), Some(timer(10, "b", 1)));
-        assert_eq!(first_from(&store, 10).unwrap(), Some(timer(10, "b", 1)));
-        assert_eq!(first_from(&store, 11).unwrap(), Some(timer(20, "a", 2)));
-        assert_eq!(first_from(&store, 21).unwrap(), None);
+        assert_eq!(next(&store, 10, 1).unwrap(), [timer(10, "b", 1)]);
+        assert_eq!(next(&store, 11, 9).unwrap(), [timer(20, "a", 2)]);
+        assert_eq!(next(&store, 21, 9).unwrap(), []);
         assert_eq!(get(&store, &timer(0, "a", 2)).unwrap(), Some(20));
     }
 }

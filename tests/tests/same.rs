@@ -21,6 +21,8 @@ use tillflow_tests::{
 
 const PARTITIONS: u32 = 4;
 const LONG: Duration = Duration::from_secs(600);
+/// Related lists are the same below the cap on neighbours only: what is forgotten above it depends on what came first.
+const NEIGHBOURS: u32 = 10_000;
 
 /// The replay's outputs: what every other run is held against.
 fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
@@ -28,7 +30,7 @@ fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
     let mut arguments = vec!["replay".to_owned()];
     arguments.extend(workload.files(files.path()));
     arguments.extend(["--out".into(), out.display().to_string()]);
-    let _ = Tillflow::command(arguments).within(LONG).finish().ok();
+    let _ = Tillflow::command(arguments).set("recommendations.neighbours", NEIGHBOURS).within(LONG).finish().ok();
     outputs_of(&out)
 }
 
@@ -87,6 +89,8 @@ impl OnKafka {
             .set("instance.id", id)
             .set("workers", workers)
             .set("time.idle", false)
+            .set("time.wait_s", 300)
+            .set("recommendations.neighbours", NEIGHBOURS)
             .within(LONG)
             .spawn()
     }
@@ -136,12 +140,8 @@ impl OnKafka {
     }
 }
 
-/// The workload, where these comparisons are asked for (`TILLFLOW_SAME=1`, see docs/status.md) and its data is there.
-fn asked_for(name: &str, few: usize) -> Option<Workload> {
-    if std::env::var_os("TILLFLOW_SAME").is_none() {
-        eprintln!("not asked for: TILLFLOW_SAME=1 compares replay, the embedded log and Kafka");
-        return None;
-    }
+/// The workload, where its data is there.
+fn workload(name: &str, few: usize) -> Option<Workload> {
     let workload = Workload::of(name, limit(few));
     if workload.is_none() {
         eprintln!("the data sets are not beside this checkout: nothing compared");
@@ -155,7 +155,7 @@ fn limit(few: usize) -> usize {
 }
 
 fn on_kafka_as_in_replay(name: &str, few: usize, may_be_empty: &[&str]) {
-    let Some(workload) = asked_for(name, few) else { return };
+    let Some(workload) = workload(name, few) else { return };
     let files = Arc::new(scratch("same"));
     let expected = replayed(&workload, &files);
     assert_nothing_is_empty(&expected, may_be_empty);
@@ -187,7 +187,7 @@ fn clicks_carts_and_orders_come_to_the_same_on_kafka() {
 
 #[test]
 fn instances_killed_again_and_again_come_to_the_same_as_if_nothing_had_happened() {
-    let Some(workload) = asked_for("online_retail", 1_500) else { return };
+    let Some(workload) = workload("online_retail", 1_500) else { return };
     let files = Arc::new(scratch("killed"));
     let expected = replayed(&workload, &files);
     let kafka = OnKafka::new();
@@ -217,10 +217,15 @@ fn instances_killed_again_and_again_come_to_the_same_as_if_nothing_had_happened(
 
 #[test]
 fn the_embedded_log_behind_http_comes_to_the_same() {
-    let Some(workload) = asked_for("online_retail", 1_000) else { return };
+    let Some(workload) = workload("online_retail", 1_000) else { return };
     let files = Arc::new(scratch("embedded"));
     let expected = replayed(&workload, &files);
-    let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(LONG).spawn();
+    let mut shop = Tillflow::run()
+        .set("time.idle", false)
+        .set("commit.fsync", false)
+        .set("recommendations.neighbours", NEIGHBOURS)
+        .within(LONG)
+        .spawn();
     shop.wait_until_ready();
     let mut lines = workload.lines.as_slice();
     while let Some(first) = lines.first() {
@@ -258,8 +263,9 @@ fn finished(data: &std::path::Path, workload: &Workload) -> Outputs {
         headers: Vec::new(),
     };
     log.write(&(0..PARTITIONS).map(mark).collect::<Vec<_>>(), std::iter::empty()).unwrap();
-    let config = EngineConfig { idle_clock: false, ..EngineConfig::default() };
-    let groups = tillflow_processors::groups(&serde_json::Map::new());
+    let config = EngineConfig { idle_clock: false, wait_for_input: None, ..EngineConfig::default() };
+    let settings = json!({"recommendations": {"neighbours": NEIGHBOURS}});
+    let groups = tillflow_processors::groups(settings.as_object().unwrap());
     let engine = Engine::embedded(&log, &groups, &Arc::new(tillflow_schemas::Codec::json()), &config).unwrap();
     until("everything is processed", LONG, || engine.is_drained().unwrap());
     engine.stop().unwrap();

@@ -83,6 +83,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("subscriptions", "Plans, features and boxes: section of the subscription system."),
     ("time.grace_s", "Seconds that timers wait for late events."),
     ("time.idle", "Whether the clock of an idle task goes on with the wall; off for comparisons."),
+    ("time.wait_s", "Seconds that an input whose records are on their way is waited for, since they may be earlier than others'."),
     ("topics.create", "Whether run creates missing topics on Kafka."),
     ("topics.partitions", "Partitions of each topic that does not state its own."),
     ("topics.prefix", "Goes before every topic name on Kafka."),

@@ -56,7 +56,7 @@ pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32) ->
     let log = Embedded::open(directory.path(), &catalog, Durability::Volatile, &Shared::new(256 << 20, 128 << 20))?;
     let end = until.into_iter().chain(lines.iter().map(|l| l.at)).max().unwrap_or(Timestamp::MIN);
     fill(&log, lines, end)?;
-    let config = EngineConfig { idle_clock: false, check_future: false, ..EngineConfig::default() };
+    let config = EngineConfig { idle_clock: false, check_future: false, wait_for_input: None, ..EngineConfig::default() };
     let engine = Engine::embedded(&log, &tillflow_processors::groups(settings), &Arc::new(Codec::json()), &config)?;
     wait_until_drained(&engine)?;
     engine.stop().map_err(|e| anyhow!(e))?;

@@ -1,6 +1,6 @@
 //! What a processor can do while it processes: time, tables, outputs, timers, lookups. No I/O, no wall clock.
 
-use crate::{Combine, Combined, Emission, Global, Globals, Outbox, Output, Result, TimerKind};
+use crate::{Combine, Combined, Emission, Global, Globals, Outbox, Output, Result, TimerKind, upcoming::Upcoming};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use tillflow_schemas::{Record, Timestamp};
@@ -43,8 +43,7 @@ pub struct Context<'a> {
     pub(crate) outbox: &'a mut Outbox,
     pub(crate) globals: &'a Globals,
     pub(crate) follows: &'a [&'static str],
-    /// A lower bound of the first timer's time.
-    pub(crate) next_timer: &'a mut i64,
+    pub(crate) upcoming: &'a mut Upcoming,
 }
 
 impl Context<'_> {
@@ -140,8 +139,9 @@ impl Context<'_> {
     /// When the store fails.
     pub fn set_timer(&mut self, kind: TimerKind, key: &str, detail: &str, fire_at: Timestamp) -> Result<()> {
         let row = timer_row(kind, key, detail, fire_at.millis());
-        *self.next_timer = row.fire_at.min(*self.next_timer);
-        Ok(timers::set(self.store, &row)?)
+        timers::set(self.store, &row)?;
+        self.upcoming.set(&row);
+        Ok(())
     }
 
     /// Cancels a timer, if it is set.

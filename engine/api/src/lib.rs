@@ -36,6 +36,7 @@ mod outbox;
 mod task;
 pub mod testing;
 mod topology;
+mod upcoming;
 
 pub use context::{Context, Place, Query, Timer};
 pub use declare::{Combined, Declare, Declared, Global, Output, QueryFn, TimerKind};

@@ -1,7 +1,7 @@
 //! What runs a group's processors on one partition. It knows nothing of logs: records go in, state and emissions come
 //! out. The engine and the test driver both use it.
 
-use crate::{Context, Error, Globals, Group, Outbox, Part, Place, Processor, Timer};
+use crate::{Context, Error, Globals, Group, Outbox, Part, Place, Processor, Timer, upcoming::Upcoming};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -63,8 +63,7 @@ pub struct Task {
     outbox: Outbox,
     clock: Timestamp,
     watermark: Timestamp,
-    /// A lower bound of the first timer's time.
-    next_timer: i64,
+    upcoming: Upcoming,
     next_sweep: i64,
 }
 
@@ -91,7 +90,7 @@ impl Task {
             outbox: Outbox::default(),
             clock: Timestamp::MIN,
             watermark: Timestamp::MIN,
-            next_timer: i64::MIN,
+            upcoming: Upcoming::default(),
             next_sweep: i64::MIN,
         }
     }
@@ -107,7 +106,7 @@ impl Task {
         let key = event.key().unwrap_or_default();
         let at = event.time().unwrap_or(self.clock.max(self.watermark));
         let mut failed = Vec::new();
-        if event.time().is_some() && self.next_timer <= at.millis() {
+        if event.time().is_some() && self.upcoming.may_be_due(key, at.millis()) {
             while let Some(row) = timers::first_of(&self.store, key)?.filter(|t| t.fire_at <= at.millis()) {
                 failed.extend(self.fire(row, globals)?);
             }
@@ -138,16 +137,23 @@ impl Task {
     /// # Errors
     /// When the store fails.
     pub fn advance(&mut self, watermark: Timestamp, globals: &Globals) -> Result<Vec<FailedTimer>, StateError> {
+        Ok(self.advance_by(watermark, usize::MAX, globals)?.0)
+    }
+
+    /// As [`Task::advance`], firing at most `limit` timers; says whether none is left that is due.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn advance_by(&mut self, watermark: Timestamp, limit: usize, globals: &Globals) -> Result<(Vec<FailedTimer>, bool), StateError> {
         self.watermark = self.watermark.max(watermark);
         let until = self.watermark.millis();
         let mut failed = Vec::new();
-        while self.next_timer <= until {
-            match timers::first_from(&self.store, self.next_timer)? {
-                Some(row) if row.fire_at <= until => {
-                    self.next_timer = row.fire_at;
-                    failed.extend(self.fire(row, globals)?);
-                }
-                first => self.next_timer = first.map_or(i64::MAX, |t| t.fire_at),
+        let mut fired = 0;
+        while let Some(row) = self.upcoming.next(until, &self.store)? {
+            failed.extend(self.fire(row, globals)?);
+            fired += 1;
+            if fired >= limit {
+                return Ok((failed, false));
             }
         }
         if self.next_sweep <= until {
@@ -156,7 +162,7 @@ impl Task {
                 self.next_sweep = seen::next_sweep(&self.store)?.unwrap_or_else(|| until.saturating_add(1)).max(until.saturating_add(1));
             }
         }
-        Ok(failed)
+        Ok((failed, true))
     }
 
     /// Fires one timer in a savepoint; a failed one is dropped, or it would fail for ever.
@@ -230,7 +236,7 @@ impl Task {
             outbox: &mut self.outbox,
             globals,
             follows: &self.follows,
-            next_timer: &mut self.next_timer,
+            upcoming: &mut self.upcoming,
         };
         match catch_unwind(AssertUnwindSafe(|| call(&mut **processor, &mut context))) {
             Ok(Ok(())) => Ok(()),
@@ -291,7 +297,7 @@ impl Task {
         self.outbox.discard();
         self.clock = clock;
         self.watermark = watermark;
-        self.next_timer = i64::MIN;
+        self.upcoming = Upcoming::default();
         self.next_sweep = i64::MIN;
     }
 }

@@ -47,7 +47,7 @@ pub fn commit(log: &mut dyn Log, running: &mut BTreeMap<u32, Partition>) -> Resu
                 partition.store_mut().apply(&[(POSITION, Some(position.as_slice()))]).map_err(Failed::Local)?;
             }
             // The log has put the rows into the backend itself.
-            None => partition.store_mut().discard(),
+            None => partition.store_mut().settle(),
         }
         partition.committed();
     }

@@ -33,7 +33,8 @@ pub struct Pending {
     pub record: Record,
     /// What it says.
     pub content: Content,
-    /// Records are taken in the order of this; one without a time is taken at once.
+    /// Records are taken in the order of this; one without a time is taken at once. A watermark has the time it tells:
+    /// a decision that it lets fall rests on all that lies before it in the other inputs.
     pub time: Option<Timestamp>,
 }
 
@@ -57,6 +58,7 @@ pub fn decode(record: Record, catalog: &Catalog, codec: &Codec) -> Pending {
     let time = match &content {
         Content::Event(event) => event.time(),
         Content::Mark(at) => Some(*at),
+        Content::Watermark(_, at) => Some(*at).filter(|at| *at != IDLE),
         _ => None,
     };
     Pending { record, content, time }
@@ -83,6 +85,9 @@ fn content(record: &Record, catalog: &Catalog, codec: &Codec) -> Content {
 fn number(record: &Record, header: &str) -> Option<i64> {
     record.header(header)?.try_into().ok().map(i64::from_be_bytes)
 }
+
+/// The watermark of a task that never saw an event and waits for none: others need not wait for it.
+pub const IDLE: Timestamp = Timestamp::MAX;
 
 /// Schema of the mark that sets clocks forward.
 pub const MARK: &str = ClockMark::SCHEMA;

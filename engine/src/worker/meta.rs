@@ -22,6 +22,9 @@ pub struct Meta {
     pub upstream: BTreeMap<(String, u32), Timestamp>,
     /// The last watermark told downstream.
     pub announced: Timestamp,
+    /// The input (by topic name) whose next record is processed, while timers due after it are still to fire, and the
+    /// offset after that record. Its offset stays behind until then: who looks at offsets sees that work is left.
+    pub unfinished: Option<(String, i64)>,
 }
 
 impl Default for Meta {
@@ -32,6 +35,7 @@ impl Default for Meta {
             watermark: Timestamp::MIN,
             upstream: BTreeMap::new(),
             announced: Timestamp::MIN,
+            unfinished: None,
         }
     }
 }

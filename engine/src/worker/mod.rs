@@ -31,6 +31,8 @@ use tillflow_state::StateError;
 
 /// Records processed between two looks at the log, at most.
 const BURST: usize = 2_000;
+/// For how long records are processed between two looks at the log.
+const BURST_TIME: Duration = Duration::from_millis(50);
 /// How long a poll waits when there is nothing to do.
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// How often lag and clocks are stated.
@@ -135,7 +137,7 @@ impl<L: Log> Worker<L> {
 
     /// Takes what the log delivers: records, and changes of what this worker owns.
     fn poll(&mut self) -> Result<(), WorkerError> {
-        let busy = self.running.values().any(Partition::has_queued) || !self.restoring.is_empty();
+        let busy = self.running.values().any(Partition::is_busy) || !self.restoring.is_empty();
         let polled = match self.log.poll(if busy { Duration::ZERO } else { IDLE_POLL }) {
             Ok(polled) => polled,
             Err(LogError::Unavailable(reason)) => {
@@ -217,9 +219,15 @@ impl<L: Log> Worker<L> {
     fn process(&mut self) -> Result<bool, WorkerError> {
         let globals = self.globals.read();
         let mut idle = true;
-        let share = (BURST / self.running.len().max(1)).max(1);
+        let tasks = self.running.len().max(1);
+        let (share, time) = ((BURST / tasks).max(1), BURST_TIME / u32::try_from(tasks).unwrap_or(1));
+        let wall = &self.shared.config.wall;
         for partition in self.running.values_mut() {
+            let started = wall.instant();
             for _ in 0..share {
+                if wall.elapsed(started) > time {
+                    break;
+                }
                 match partition.step(&globals, &self.log)? {
                     Step::Processed => idle = false,
                     Step::Waiting => break,

@@ -2,7 +2,7 @@
 
 use super::{
     dead_letter,
-    input::{Content, FOUND_IN, Input, Pending, SOURCE, WATERMARK, decode},
+    input::{Content, FOUND_IN, IDLE, Input, Pending, SOURCE, WATERMARK, decode},
     meta::Meta,
 };
 use crate::{
@@ -19,12 +19,10 @@ use tillflow_engine_api::{Done, FailedTimer, Failure, Globals, Task};
 use tillflow_schemas::{Catalog, Codec, Event, Record as _, Role, Timestamp, UserEventKind, partition::partition};
 use tillflow_state::{StateError, Store};
 
-/// How long an empty input that has lag is waited for.
-const WAIT_FOR_INPUT: Duration = Duration::from_millis(500);
+/// Timers fired in one step, at most: a clock that jumps far is followed with commits in between.
+const TIMERS_AT_ONCE: usize = 500;
 /// Downstream is told a watermark once it moved this far, in milliseconds.
 const ANNOUNCE_STEP: i64 = 1_000;
-/// The watermark of a task that never saw an event and waits for none: others need not wait for it.
-const IDLE: Timestamp = Timestamp::MAX;
 
 /// What the tasks of a worker share.
 pub struct Shared {
@@ -69,7 +67,12 @@ pub struct Partition {
     raw: Vec<NewRecord>,
     /// Whether positions moved since the last commit.
     moved: bool,
+    /// Since when an empty input that has lag is waited for.
     waiting: Option<Instant>,
+    /// Whether timers may be due by the watermark: they fire before the next record.
+    advancing: bool,
+    /// The input whose record made them due, and the offset after it.
+    unfinished: Option<(usize, i64)>,
     shared: Arc<Shared>,
 }
 
@@ -94,6 +97,8 @@ impl Partition {
             raw: Vec::new(),
             moved: false,
             waiting: None,
+            advancing: false,
+            unfinished: None,
             shared: shared.clone(),
         };
         partition.inputs.sort_by_key(|i| i.at);
@@ -110,6 +115,9 @@ impl Partition {
         self.raw.clear();
         self.moved = false;
         self.waiting = None;
+        // A commit may have come before all timers fired that were due.
+        self.advancing = meta.watermark > Timestamp::MIN;
+        self.unfinished = None;
         for i in 0..self.inputs.len() {
             let offset = self.inputs.get(i).and_then(|input| self.committed.offsets.get(self.topic_name(input.at))).copied();
             if let Some(input) = self.inputs.get_mut(i) {
@@ -118,6 +126,13 @@ impl Partition {
                 input.position = offset.unwrap_or(0);
                 input.fetched = input.position;
             }
+        }
+        if let Some((topic, after)) = meta.unfinished
+            && let Some(i) = self.inputs.iter().position(|input| self.topic_name(input.at) == topic)
+        {
+            self.unfinished = Some((i, after));
+            // Delivered again, it is passed over.
+            self.inputs.iter_mut().skip(i).take(1).for_each(|input| input.fetched = after);
         }
     }
 
@@ -168,31 +183,46 @@ impl Partition {
         Ok(())
     }
 
-    /// Processes the record with the smallest time among the inputs' heads.
+    /// Fires timers that are due; else processes the record with the smallest time among the inputs' heads.
     ///
     /// # Errors
     /// When the store fails.
     pub fn step(&mut self, globals: &Globals, log: &dyn Log) -> Result<Step, StateError> {
-        let head = |input: &Input| input.queue.front().map(|p| (p.time, matches!(p.content, Content::Mark(_))));
+        if self.advancing {
+            self.advance(self.task.watermark(), globals)?;
+            if !self.advancing
+                && let Some((i, after)) = self.unfinished.take()
+            {
+                self.pass(i, after);
+            }
+            return Ok(Step::Processed);
+        }
+        // At one time, what tells that all before it is there comes last.
+        let tells = |p: &Pending| matches!(p.content, Content::Mark(_) | Content::Watermark(..));
+        let head = |input: &Input| input.queue.front().map(|p| (p.time, tells(p)));
         let first = self
             .inputs
             .iter()
             .enumerate()
             .filter_map(|(i, input)| Some((head(input)?, i)))
-            .min_by_key(|((time, mark), i)| (*time, *mark, *i));
-        let Some(((time, mark), i)) = first else {
+            .min_by_key(|((time, tells), i)| (*time, *tells, *i));
+        let Some(((time, _), i)) = first else {
             self.waiting = None;
             return Ok(Step::Empty);
         };
         // An input without a head may still bring an earlier record.
-        if time.is_some() && self.inputs.iter().any(|input| input.queue.is_empty() && log.has_more(input.at, input.fetched)) {
-            let since = *self.waiting.get_or_insert_with(|| self.shared.config.wall.instant());
+        if time.is_some() && self.inputs.iter().any(|input| input.queue.is_empty() && has_more(input, log)) {
+            let config = &self.shared.config;
+            let since = *self.waiting.get_or_insert_with(|| config.wall.instant());
             // The end of an input is the end of all of them, however long it takes.
-            if mark || self.shared.config.wall.elapsed(since) < WAIT_FOR_INPUT {
+            let is_mark = |p: &Pending| matches!(p.content, Content::Mark(_));
+            let mark = self.inputs.get(i).and_then(|input| input.queue.front()).is_some_and(is_mark);
+            if mark || config.wait_for_input.is_none_or(|limit| config.wall.elapsed(since) < limit) {
                 return Ok(Step::Waiting);
             }
+        } else {
+            self.waiting = None;
         }
-        self.waiting = None;
         if let Some(Pending { content: Content::Later(_), .. }) = self.inputs.get(i).and_then(|input| input.queue.front()) {
             return self.retry_decoding(i);
         }
@@ -201,11 +231,20 @@ impl Partition {
         };
         let offset = pending.record.offset + 1;
         self.process(pending, role, globals)?;
+        if self.advancing {
+            self.unfinished = Some((i, offset));
+        } else {
+            self.pass(i, offset);
+        }
+        Ok(Step::Processed)
+    }
+
+    /// All before `offset` of an input is done.
+    fn pass(&mut self, i: usize, offset: i64) {
         if let Some(input) = self.inputs.get_mut(i) {
             input.position = offset;
         }
         self.moved = true;
-        Ok(Step::Processed)
     }
 
     fn retry_decoding(&mut self, i: usize) -> Result<Step, StateError> {
@@ -333,7 +372,8 @@ impl Partition {
     }
 
     fn advance(&mut self, watermark: Timestamp, globals: &Globals) -> Result<(), StateError> {
-        let failed = self.task.advance(watermark, globals)?;
+        let (failed, done) = self.task.advance_by(watermark, TIMERS_AT_ONCE, globals)?;
+        self.advancing = !done;
         self.bury(failed);
         Ok(())
     }
@@ -373,17 +413,17 @@ impl Partition {
 
     /// Whether all that was written to its inputs is processed.
     pub fn is_drained(&self, log: &dyn Log) -> bool {
-        self.inputs.iter().all(|i| i.queue.is_empty() && !log.has_more(i.at, i.fetched))
+        !self.advancing && self.inputs.iter().all(|i| i.queue.is_empty() && !has_more(i, log))
     }
 
-    /// Whether records wait that were delivered.
-    pub fn has_queued(&self) -> bool {
-        self.inputs.iter().any(|i| !i.queue.is_empty())
+    /// Whether there is something to process now: timers, or records that were delivered and wait for no others.
+    pub fn is_busy(&self) -> bool {
+        self.advancing || (self.waiting.is_none() && self.inputs.iter().any(|i| !i.queue.is_empty()))
     }
 
     /// Records of the inputs not processed yet.
     pub fn lag(&self, log: &dyn Log) -> i64 {
-        self.inputs.iter().map(|i| if i.queue.is_empty() && !log.has_more(i.at, i.fetched) { 0 } else { log.lag(i.at, i.position) }).sum()
+        self.inputs.iter().map(|i| if i.queue.is_empty() && !has_more(i, log) { 0 } else { log.lag(i.at, i.position) }).sum()
     }
 
     fn dead_letter(&mut self, record: &Record, processor: &str, reason: &str) {
@@ -419,7 +459,8 @@ impl Partition {
 
     /// The watermark that downstream does not know yet.
     fn news(&self) -> Option<Timestamp> {
-        if self.shared.announces.is_empty() {
+        // Not before the decisions that it lets fall.
+        if self.shared.announces.is_empty() || self.advancing {
             return None;
         }
         let watermark = if self.idle && self.task.clock() == Timestamp::MIN { IDLE } else { self.task.watermark() };
@@ -484,6 +525,7 @@ impl Partition {
                 .map(|((topic, p), at)| ((self.topic_name(TopicPartition { topic: *topic, partition: *p }).to_owned(), *p), *at))
                 .collect(),
             announced: self.announced,
+            unfinished: self.unfinished.and_then(|(i, after)| Some((self.topic_name(self.inputs.get(i)?.at).to_owned(), after))),
         }
     }
 
@@ -519,4 +561,9 @@ impl Partition {
     pub fn watermark(&self) -> Timestamp {
         self.task.watermark()
     }
+}
+
+/// Whether an input may bring more records. What was delivered, and what lies between records, is behind it.
+fn has_more(input: &Input, log: &dyn Log) -> bool {
+    log.has_more(input.at, input.fetched.max(log.reached(input.at)))
 }

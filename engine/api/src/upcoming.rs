@@ -1,0 +1,99 @@
+//! The next timers of a task in memory, so that the store is searched once for many of them.
+
+use std::collections::VecDeque;
+use tillflow_state::{Result, Store, timers, timers::TimerRow};
+
+/// Timers fetched at once.
+const FETCH: usize = 64;
+/// Timers kept at most.
+const KEEP: usize = 1_024;
+
+/// A prefix of the store's timers, in order. A row may be stale, since its timer was cancelled or moved: the store says.
+pub struct Upcoming {
+    rows: VecDeque<TimerRow>,
+    /// No timer fires before.
+    from: i64,
+}
+
+impl Default for Upcoming {
+    fn default() -> Self {
+        Self { rows: VecDeque::new(), from: i64::MIN }
+    }
+}
+
+impl Upcoming {
+    /// A timer was set.
+    pub fn set(&mut self, row: &TimerRow) {
+        self.from = self.from.min(row.fire_at);
+        // One beyond the last known is found when the known ones have fired.
+        if self.rows.back().is_some_and(|last| row < last) {
+            let place = self.rows.partition_point(|r| r < row);
+            self.rows.insert(place, row.clone());
+            self.rows.truncate(KEEP);
+        }
+    }
+
+    /// Whether a timer of `key` could be due by `at`; false is certain.
+    pub fn may_be_due(&self, key: &str, at: i64) -> bool {
+        let all_known = self.rows.back().is_some_and(|last| last.fire_at > at);
+        self.from <= at && (!all_known || self.rows.iter().take_while(|r| r.fire_at <= at).any(|r| r.key == key))
+    }
+
+    /// Takes the first timer that is due by `until`.
+    pub fn next(&mut self, until: i64, store: &Store) -> Result<Option<TimerRow>> {
+        while self.from <= until {
+            if self.rows.is_empty() {
+                self.rows = timers::next(store, self.from, FETCH)?.into();
+            }
+            self.from = self.rows.front().map_or(i64::MAX, |first| first.fire_at);
+            if let Some(row) = self.rows.pop_front_if(|first| first.fire_at <= until)
+                && timers::get(store, &row)? == Some(row.fire_at)
+            {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tillflow_state::Memory;
+
+    proptest! {
+        /// Timers set, moved and cancelled between steps of the clock fire as they do when the store is searched each time.
+        #[test]
+        fn timers_fire_as_if_the_store_were_searched_for_each(
+            steps in prop::collection::vec((0..4_u8, 0..300_i64, 0..120_u8), 1..400)
+        ) {
+            let mut store = Store::new(Box::new(Memory::default()));
+            let mut upcoming = Upcoming::default();
+            let mut clock = 0;
+            for (what, time, key) in steps {
+                let row = TimerRow { fire_at: clock + time, key: key.to_string(), kind: 1, detail: String::new() };
+                match what {
+                    0 | 1 => {
+                        timers::set(&mut store, &row).unwrap();
+                        upcoming.set(&row);
+                    }
+                    2 => timers::cancel(&mut store, &row).unwrap(),
+                    _ => {
+                        clock += time / 4;
+                        loop {
+                            let expected = timers::next(&store, i64::MIN, 1).unwrap().into_iter().find(|t| t.fire_at <= clock);
+                            if let Some(t) = &expected {
+                                prop_assert!(upcoming.may_be_due(&t.key, clock));
+                            }
+                            let found = upcoming.next(clock, &store).unwrap();
+                            prop_assert_eq!(&found, &expected);
+                            let Some(row) = found else { break };
+                            timers::cancel(&mut store, &row).unwrap();
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
