@@ -3,13 +3,14 @@
 mod commands;
 mod config;
 mod demo;
+mod progress;
 mod replay;
 mod run;
 mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, schemas, state, topics};
+use commands::{Usage, backup, clock, dlq, evaluate, schemas, state, topics};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the same processors on recorded events, with nothing else running
     Replay(replay::ReplayArgs),
+    /// Measure the recommendations on recorded events
+    Evaluate(evaluate::EvaluateArgs),
     /// Show the effective configuration: each key, its value, where that came from and what it means
     Config(commands::config::ConfigArgs),
     /// Compare the topics of a Kafka cluster with those it is to have, and create what is missing
@@ -81,7 +84,7 @@ impl Command {
     fn flags(&self) -> BTreeMap<String, Value> {
         match self {
             Self::Run(args) => args.flags(),
-            Self::Demo(_) | Self::Replay(_) | Self::Completions { .. } => BTreeMap::new(),
+            Self::Demo(_) | Self::Replay(_) | Self::Evaluate(_) | Self::Completions { .. } => BTreeMap::new(),
             Self::Config(args) => args.place.flags(),
             Self::Topics(args) => args.command.options().place.flags(),
             Self::Schemas(args) => args.command.flags(),
@@ -99,7 +102,9 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // A server tells what happens; of a command, only what goes wrong is news.
+    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
     tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::IsTerminal::is_terminal(&io::stderr())).with_env_filter(filter).init();
     let mut out = BufWriter::new(io::stdout());
     let result = perform(&cli, &mut out).and_then(|()| Ok(out.flush()?));
@@ -112,7 +117,7 @@ fn main() -> ExitCode {
     let _ = out.flush();
     eprintln!("tillflow: {e:#}");
     // A wrong setting is found by the processor it belongs to, once they are put together.
-    let is_usage = e.downcast_ref::<Usage>().is_some() || e.downcast_ref::<tillflow_engine::WiringError>().is_some();
+    let is_usage = e.is::<Usage>() || matches!(e.downcast_ref(), Some(tillflow_engine::StartError::Wiring(_)));
     if is_usage { USAGE.into() } else { ExitCode::FAILURE }
 }
 
@@ -134,13 +139,8 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
     match &cli.command {
         Command::Run(args) => run::run(args, &config),
         Command::Demo(args) => demo::run(args, &config),
-        Command::Replay(args) => {
-            let summary = replay::run(args, &config.settings(), config.topics.partitions)?;
-            if args.json || args.out.is_none() {
-                writeln!(out, "{summary}")?;
-            }
-            Ok(())
-        }
+        Command::Replay(args) => replay::run(args, &config.settings(), config.topics.partitions, out),
+        Command::Evaluate(args) => evaluate::run(args, &config, out),
         Command::Config(args) => commands::config::show(&config, &origins, args.json, out),
         Command::Topics(args) => topics::run(args, &config, out),
         Command::Schemas(args) => schemas::run(args, &config, out),

@@ -16,6 +16,7 @@ use crate::{Exit, Process, Scratch, free_port, scratch, until};
 pub struct Run {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    stdin: Option<String>,
     files: Arc<Scratch>,
     limit: Duration,
 }
@@ -69,6 +70,7 @@ impl Run {
         Self {
             arguments: arguments.into_iter().map(Into::into).collect(),
             environment: Vec::new(),
+            stdin: None,
             files: Arc::new(scratch("tillflow")),
             limit: Duration::from_secs(120),
         }
@@ -105,6 +107,13 @@ impl Run {
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.files.join(name), content).expect("a file for the program");
+        self
+    }
+
+    /// A file of its working directory as its stdin, which is empty otherwise.
+    #[must_use]
+    pub fn stdin(mut self, name: &str) -> Self {
+        self.stdin = Some(name.to_owned());
         self
     }
 
@@ -165,6 +174,9 @@ impl Run {
             command.current_dir(self.files.path()).args(&self.arguments);
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TILLFLOW_")) {
                 command.env_remove(name);
+            }
+            if let Some(name) = &self.stdin {
+                command.stdin(fs::File::open(self.files.join(name)).expect("a file for stdin"));
             }
             command.env("RUST_BACKTRACE", "1").envs(self.environment.iter().map(|(name, value)| (name, value)));
         })

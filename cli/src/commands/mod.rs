@@ -4,6 +4,7 @@ pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod dlq;
+pub mod evaluate;
 mod place;
 pub mod schemas;
 pub mod state;

@@ -1,6 +1,7 @@
 //! Reads recorded topics: JSON lines or CSV, plain, gzip or zstd, merged by time.
 
-use anyhow::{Context, Result, bail};
+use crate::commands::Usage;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::{
     fs::File,
@@ -38,6 +39,16 @@ pub fn read(sources: &[String], catalog: &Catalog, mut progress: impl FnMut(u64)
     Ok(lines)
 }
 
+/// Reads one file of a topic, its lines in the order they stand in.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_as(topic: usize, path: &str, catalog: &Catalog, mut progress: impl FnMut(u64)) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    read_file(topic, path, catalog, &mut lines, &mut progress).with_context(|| format!("reading {path}"))?;
+    Ok(lines)
+}
+
 fn topic_and_path(source: &str, catalog: &Catalog) -> Result<(usize, String)> {
     if let Some((name, path)) = source.split_once('=')
         && !Path::new(source).exists()
@@ -47,7 +58,7 @@ fn topic_and_path(source: &str, catalog: &Catalog) -> Result<(usize, String)> {
         let Some(topic) = topic else {
             let names: Vec<_> =
                 catalog.topics().iter().filter(|t| matches!(t.role, Role::Input | Role::Reference)).map(|t| t.name.as_str()).collect();
-            bail!("{source}: '{name}' is not an input topic; those are {}", names.join(", "));
+            return Err(Usage(format!("{source}: '{name}' is not an input topic; those are {}", names.join(", "))).into());
         };
         return Ok((topic, path.to_owned()));
     }

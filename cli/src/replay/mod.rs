@@ -1,12 +1,19 @@
 //! `tillflow replay`: the same processors on recorded events, in event time, with nothing else running.
 
-mod input;
+mod compare;
+pub mod input;
 pub mod output;
+mod rules;
 
+use crate::{
+    commands::{Out, Usage},
+    progress::bar,
+};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
-use indicatif::ProgressBar;
+use compare::Baseline;
 use input::Line;
+use rules::Rules;
 use serde_json::{Map, Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -25,13 +32,33 @@ const BATCH: usize = 10_000;
 
 /// Arguments of `tillflow replay`.
 #[derive(Args, Debug)]
+#[command(
+    long_about = "Run the same processors on recorded events, in event time, with nothing else running: no broker, no wall clock.\n\n\
+    Records of all files are taken in the order of their time. A line is the value, or {\"key\", \"timestamp\", \"value\"}; in CSV the \
+    header names the fields. At the end every clock is set to the greatest time, so that what was due until then has happened. \
+    Records that can't be processed are dead letters, as live: they end in dead_letters.jsonl and the exit code stays 0.",
+    after_help = "Examples:\n  \
+    tillflow replay events.jsonl --out results\n  \
+    tillflow replay user_events=events.csv.gz inventory=stock.csv products=products.jsonl --until 2026-03-01T00:00:00Z --out results\n  \
+    zcat events.jsonl.gz | tillflow replay - --json\n\n\
+    What would other rules have changed? Replay twice:\n  \
+    tillflow replay events.jsonl products=products.jsonl --out before\n  \
+    tillflow replay events.jsonl products=products.jsonl --rules other.yaml --compare before"
+)]
 pub struct ReplayArgs {
     /// Recorded topics as [TOPIC=]FILE: JSON lines or CSV, plain, .gz or .zst; `-` is stdin; user_events where no topic is named
     #[arg(required = true, value_name = "[TOPIC=]FILE")]
     pub files: Vec<String>,
+    /// Other rules: pricing rules with their scope (JSON lines or YAML), or YAML with sections as in tillflow.yaml and lists
+    /// by reference topic. They count in the place of recorded ones of the same id, and above the configuration
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
     /// Write TOPIC.jsonl of every output topic, and summary.json, into this directory
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Say what came out differently than in the replay whose --out was this directory
+    #[arg(long, value_name = "DIR")]
+    pub compare: Option<PathBuf>,
     /// Set the clock to this time at the end, instead of the last record's: timers until then fire
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
@@ -40,24 +67,31 @@ pub struct ReplayArgs {
     pub json: bool,
 }
 
-/// Runs the replay and returns its summary.
+/// Runs the replay and prints what it came to.
 ///
 /// # Errors
-/// When a file can't be read, the settings are wrong, or a directory can't be written.
-pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32) -> Result<Value> {
+/// When a file can't be read, the settings or rules are wrong, or a directory can't be written.
+pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32, out: Out<'_>) -> Result<()> {
     let catalog = Catalog::built_in(partitions)?;
-    let until = args.until.as_deref().map(|t| Timestamp::parse(t).map_err(|e| anyhow!("--until: {e}"))).transpose()?;
+    let until = args.until.as_deref().map(|t| Timestamp::parse(t).map_err(|e| Usage(format!("--until: {e}")))).transpose()?;
+    let rules = args.rules.as_deref().map(|file| Rules::read(file, &catalog)).transpose()?;
+    let mut settings = settings.clone();
     let reading = bar(None, "reading");
-    let lines = input::read(&args.files, &catalog, |n| reading.inc(n))?;
+    let mut lines = input::read(&args.files, &catalog, |n| reading.inc(n))?;
     reading.finish_and_clear();
-    let events = lines.iter().filter(|l| catalog.topics().get(l.topic).is_some_and(|t| t.role == Role::Input)).count();
+    let events = lines.iter().filter(|l| catalog.topics().get(l.topic).is_some_and(|t| t.role == Role::Input)).count() as u64;
+    let baseline = args.compare.as_deref().map(|dir| Baseline::open(dir, args.out.as_deref(), &lines)).transpose()?;
+    if let Some(rules) = rules {
+        settings = rules.settings(&settings);
+        rules.apply(&mut lines);
+    }
 
     let directory = tempfile::tempdir().context("a temporary directory")?;
     let log = Embedded::open(directory.path(), &catalog, Durability::Volatile, &Shared::new(256 << 20, 128 << 20))?;
     let end = until.into_iter().chain(lines.iter().map(|l| l.at)).max().unwrap_or(Timestamp::MIN);
     fill(&log, lines, end)?;
     let config = EngineConfig { idle_clock: false, check_future: false, wait_for_input: None, ..EngineConfig::default() };
-    let engine = Engine::embedded(&log, &tillflow_processors::groups(settings), &Arc::new(Codec::json()), &config)?;
+    let engine = Engine::embedded(&log, &tillflow_processors::groups(&settings), &Arc::new(Codec::json()), &config)?;
     wait_until_drained(&engine)?;
     engine.stop().map_err(|e| anyhow!(e))?;
 
@@ -65,11 +99,23 @@ pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32) ->
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     }
     let outputs = output::write(&log, args.out.as_deref())?;
-    let summary = json!({"events": events, "outputs": outputs});
+    let mut summary = json!({"events": events, "outputs": outputs});
+    if let Some(baseline) = baseline {
+        let comparison = baseline.compare(&log, events)?;
+        if !args.json {
+            comparison.tell(out)?;
+        }
+        if let Some(summary) = summary.as_object_mut() {
+            summary.insert("compared".into(), comparison.to_json());
+        }
+    }
     if let Some(dir) = &args.out {
         write_summary(dir, &summary)?;
     }
-    Ok(summary)
+    if args.json || (args.out.is_none() && args.compare.is_none()) {
+        writeln!(out, "{summary}")?;
+    }
+    Ok(())
 }
 
 fn write_summary(dir: &Path, summary: &Value) -> Result<()> {
@@ -137,14 +183,4 @@ fn wait_until_drained(engine: &Engine) -> Result<()> {
         progress.set_position((most - lag).unsigned_abs());
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// A progress bar on stderr, hidden where that is no terminal.
-fn bar(length: Option<u64>, what: &'static str) -> ProgressBar {
-    let bar = length.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    bar.set_message(what);
-    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}") {
-        bar.set_style(style);
-    }
-    bar
 }

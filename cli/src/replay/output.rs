@@ -46,6 +46,18 @@ pub fn write(log: &Embedded, dir: Option<&Path>) -> Result<BTreeMap<String, u64>
     Ok(counts)
 }
 
+/// Calls `take` with every record of a topic, as it is written, in the order in which it is written.
+///
+/// # Errors
+/// When the log fails.
+pub fn each(log: &Embedded, index: usize, topic: &Topic, take: &mut dyn FnMut(Value)) -> Result<()> {
+    let mut merged = Merged::new(log, index, topic.partitions);
+    while let Some(record) = merged.next()? {
+        take(line(topic, &record));
+    }
+    Ok(())
+}
+
 /// The `{"key", "timestamp", "value"}` form of a record.
 pub fn line(topic: &Topic, record: &Record) -> Value {
     let mut line = Map::new();
