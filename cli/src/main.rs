@@ -10,7 +10,7 @@ mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, evaluate, schemas, state, topics};
+use commands::{Usage, backup, clock, dlq, evaluate, migrate, schemas, state, topics};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -69,6 +69,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Bring a backup back as the data directory
     Restore(backup::RestoreArgs),
+    /// Take an embedded data directory to a Kafka cluster, and go on there
+    Migrate(migrate::MigrateArgs),
     /// Print the completions of a shell
     ///
     /// For bash: source <(tillflow completions bash). For zsh, write them to a file _tillflow on the fpath; for fish, to
@@ -93,6 +95,7 @@ impl Command {
             Self::Clock(args) => args.command.place().flags(),
             Self::Backup(args) => args.place.flags(),
             Self::Restore(args) => args.place.flags(),
+            Self::Migrate(args) => args.place.flags(),
         }
     }
 }
@@ -149,6 +152,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Clock(args) => clock::run(args, &config, out),
         Command::Backup(args) => backup::backup(args, &config, out),
         Command::Restore(args) => backup::restore(args, &config, out),
+        Command::Migrate(args) => migrate::run(args, &config, out),
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -191,7 +191,11 @@ impl Running {
     }
 }
 
-async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<()> {
+/// Creates missing topics, where the configuration allows it.
+///
+/// # Errors
+/// When topics are not as declared, or the cluster refuses.
+pub async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<()> {
     let kafka = cluster(config, catalog)?;
     let look = kafka.clone();
     let differences = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;

@@ -149,6 +149,12 @@ impl Run {
         Finished { exit, stdout: process.stdout(), stderr: process.stderr(), files: Arc::clone(&self.files) }
     }
 
+    /// Starts it and does not wait for anything; its files are there as long as this is.
+    #[must_use]
+    pub fn start(&self) -> Process {
+        self.launch()
+    }
+
     /// Starts it as a server, and waits until it answers on `/healthz`. Whether it is ready is another question:
     /// [`Tillflow::wait_until_ready`].
     ///

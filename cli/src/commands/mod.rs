@@ -5,6 +5,8 @@ pub mod clock;
 pub mod config;
 pub mod dlq;
 pub mod evaluate;
+pub mod migrate;
+mod migrate_writer;
 mod place;
 pub mod schemas;
 pub mod state;

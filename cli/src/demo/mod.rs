@@ -2,13 +2,14 @@
 
 mod shop;
 
-use crate::{config::Config, replay, running::Running};
+use crate::{commands::Usage, config::Config, replay, running::Running};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use shop::{DemoShop, Post};
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 use tillflow_engine::Wall;
@@ -35,6 +36,9 @@ pub struct DemoArgs {
     /// Events a second
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=2_000))]
     rate: u32,
+    /// Keep the data in this directory, which must hold none yet; a temporary one otherwise
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Another shop for another number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -46,14 +50,18 @@ fn duration(text: &str) -> Result<Duration, String> {
     seconds.filter(|s| *s > 0).map(Duration::from_secs).ok_or_else(|| format!("'{text}' is not a time such as 20s or 5m"))
 }
 
-/// Runs the demo in a fresh temporary data directory.
+/// Runs the demo in a fresh data directory.
 ///
 /// # Errors
 /// When something can't start, or the gateway refuses what the shop posts.
 pub fn run(args: &DemoArgs, config: &Config) -> Result<()> {
-    let directory = tempfile::tempdir().context("a temporary directory")?;
+    let temporary = tempfile::tempdir().context("a temporary directory")?;
     let mut config = config.clone();
-    config.data_dir = directory.path().to_owned();
+    config.data_dir = args.data_dir.clone().unwrap_or_else(|| temporary.path().to_owned());
+    if config.data_dir.join("embedded").exists() {
+        let why = format!("--data-dir {} holds a shop already; `tillflow run` goes on with it", config.data_dir.display());
+        return Err(Usage(why).into());
+    }
     config.brokers = None;
     config.log = None;
     // What it decides is worth nothing tomorrow: waiting for the disk would only show the disk.

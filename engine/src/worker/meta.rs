@@ -55,8 +55,15 @@ impl Meta {
     /// # Errors
     /// When it can't be encoded.
     pub fn write(&self, store: &mut Store) -> Result<(), StateError> {
-        let bytes = postcard::to_allocvec(self).map_err(|e| StateError::Value { store: "engine.meta".into(), detail: e.to_string() })?;
-        store.put(META.to_vec(), bytes);
+        store.put(META.to_vec(), self.to_row()?);
         Ok(())
+    }
+
+    /// The row's value.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn to_row(&self) -> Result<Vec<u8>, StateError> {
+        postcard::to_allocvec(self).map_err(|e| StateError::Value { store: "engine.meta".into(), detail: e.to_string() })
     }
 }
