@@ -10,7 +10,7 @@ mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, evaluate, migrate, schemas, state, topics};
+use commands::{Usage, backup, clock, dlq, doctor, evaluate, migrate, schemas, state, topics};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -71,6 +71,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Take an embedded data directory to a Kafka cluster, and go on there
     Migrate(migrate::MigrateArgs),
+    /// Check what an instance needs, and say how to mend what is wrong
+    Doctor(doctor::DoctorArgs),
     /// Print the completions of a shell
     ///
     /// For bash: source <(tillflow completions bash). For zsh, write them to a file _tillflow on the fpath; for fish, to
@@ -96,6 +98,7 @@ impl Command {
             Self::Backup(args) => args.place.flags(),
             Self::Restore(args) => args.place.flags(),
             Self::Migrate(args) => args.place.flags(),
+            Self::Doctor(args) => args.place.flags(),
         }
     }
 }
@@ -153,6 +156,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Backup(args) => backup::backup(args, &config, out),
         Command::Restore(args) => backup::restore(args, &config, out),
         Command::Migrate(args) => migrate::run(args, &config, out),
+        Command::Doctor(args) => doctor::run(args, &config, out),
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -14,6 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Arguments of `tillflow run`.
 #[derive(Args, Debug)]
+#[command(
+    long_about = "Run task groups, connectors and the HTTP gateway until SIGTERM or Ctrl-C; then drain and commit within two seconds.\n\n\
+    Without brokers everything lies in the data directory. With brokers, topics that are missing are created, a new group starts at \
+    the earliest record, and instances with the same app_id share the partitions.",
+    after_help = "Examples:\n  tillflow run\n  tillflow run --brokers localhost:9092 --redis-url redis://localhost:6379\n  \
+    curl -d '{\"event_type\":\"product_viewed\",\"user_id\":\"u1\",\"product_id\":\"p1\"}' localhost:8080/v1/events"
+)]
 pub struct RunArgs {
     /// Run only these task groups: customers, products
     #[arg(long, value_delimiter = ',', value_name = "GROUP")]
@@ -32,6 +39,10 @@ pub struct RunArgs {
     /// Fail where topics are missing, instead of creating them
     #[arg(long)]
     no_create: bool,
+    /// Give this instance's place up when it stops: the others take its partitions over at once, instead of once its session
+    /// has ended. For scaling down; a restart then moves partitions twice, and after a crash takes as long as a session
+    #[arg(long)]
+    leave: bool,
 }
 
 impl RunArgs {
@@ -61,7 +72,7 @@ pub fn run(args: &RunArgs, config: &Config) -> Result<()> {
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut running = Running::start(config, &groups, Wall::Real).await?;
+        let mut running = Running::start(config, &groups, Wall::Real, args.leave).await?;
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("interrupted: stopping"),

@@ -99,14 +99,14 @@ async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<Codec> {
 }
 
 impl Running {
-    /// Starts everything the configuration asks for.
+    /// Starts everything the configuration asks for; with `leave` it gives its place in the groups up when it stops.
     ///
     /// # Errors
     /// When something can't start; nothing is left running.
-    pub async fn start(config: &Config, groups: &[Group], wall: Wall) -> Result<Self> {
+    pub async fn start(config: &Config, groups: &[Group], wall: Wall, leave: bool) -> Result<Self> {
         let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
         let codec = Arc::new(codec(config, &catalog).await?);
-        let engine_config = engine_config(config, &wall);
+        let engine_config = EngineConfig { leave, ..engine_config(config, &wall) };
         let (engine, embedded) = match config.log_kind() {
             LogKind::Embedded => {
                 let log = open_embedded(config, &catalog, &config.data_dir)?;

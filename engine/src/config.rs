@@ -24,6 +24,8 @@ pub struct EngineConfig {
     pub queue_records: usize,
     /// Workers a group.
     pub workers: u32,
+    /// Whether membership is given up when the engine stops; otherwise it is kept for the next start of this instance.
+    pub leave: bool,
 }
 
 impl Default for EngineConfig {
@@ -38,6 +40,7 @@ impl Default for EngineConfig {
             commit_bytes: 32 << 20,
             queue_records: 4_000,
             workers: 1,
+            leave: false,
         }
     }
 }

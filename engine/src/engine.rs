@@ -195,8 +195,8 @@ impl Engine {
         let wired = std::mem::take(&mut builder.wiring.groups);
         for w in &wired {
             for n in 0..config.workers.clamp(1, w.partitions) {
-                let (kafka, group, inputs, stores) = (kafka.clone(), w.group.name, w.inputs.clone(), stores.clone());
-                builder.worker(format!("{group}-{n}"), move || KafkaLog::join(&kafka, group, n, &inputs, &stores), w);
+                let (kafka, group, inputs, stores, leave) = (kafka.clone(), w.group.name, w.inputs.clone(), stores.clone(), config.leave);
+                builder.worker(format!("{group}-{n}"), move || KafkaLog::join(&kafka, group, n, &inputs, &stores, leave), w);
             }
         }
         let inputs: Vec<_> = wired.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
@@ -310,6 +310,22 @@ impl Port for Running {
         state.read(&mut |read| {
             result = answer(&Query { key, rest, now: view.clock, state: read, globals: &globals, place: view.place });
         });
+        result.map_err(|e| PortError::Failed(e.to_string()))
+    }
+
+    fn rows(
+        &self,
+        group: &str,
+        partition: u32,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), PortError> {
+        let view = self.tasks.get(group, partition);
+        let view = view.ok_or_else(|| PortError::Failed(format!("there is no task {group} {partition} on this instance")))?;
+        let state = view.state.ok_or(PortError::Restoring)?;
+        let mut result = Ok(());
+        state.read(&mut |read| result = read.scan(from, to, visit));
         result.map_err(|e| PortError::Failed(e.to_string()))
     }
 

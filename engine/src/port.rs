@@ -102,6 +102,21 @@ pub trait Port: Send + Sync {
     /// The names of the queries that a group answers.
     fn queries(&self, group: &str) -> Vec<&'static str>;
 
+    /// The committed rows of a task of this instance with keys from `from` up to `to`, until told to stop. Blocks.
+    ///
+    /// # Errors
+    /// When the task is not here, or its state can't be read now.
+    fn rows(
+        &self,
+        group: &str,
+        partition: u32,
+        _from: &[u8],
+        _to: Option<&[u8]>,
+        _visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), PortError> {
+        Err(PortError::Failed(format!("rows of {group} {partition} can't be looked at here")))
+    }
+
     /// All committed records of output topics from now on, in log order a partition. A receiver that falls behind
     /// loses the oldest and is told so.
     fn subscribe(&self) -> broadcast::Receiver<Arc<Committed>>;

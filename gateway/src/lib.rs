@@ -24,6 +24,7 @@ mod query;
 mod request;
 mod server;
 mod sockets;
+mod state;
 
 pub use config::{GatewayConfig, Keys, Limits, Secret};
 pub use error::GatewayError;
@@ -155,6 +156,8 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/products", get(query::products))
         .route("/v1/products/{id}", get(query::product))
         .route("/v1/products/{id}/{*path}", get(query::product_path))
+        .route("/v1/state", get(state::tasks))
+        .route("/v1/state/{group}/{partition}", get(state::rows))
         .route("/ws/recommendations/{user_id}", get(sockets::web_socket))
         .route("/sse/recommendations/{user_id}", get(sockets::event_stream))
         .merge(console::routes())

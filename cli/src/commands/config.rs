@@ -188,7 +188,7 @@ pub fn check(file: &Path, out: Out<'_>) -> Result<()> {
 }
 
 /// What is wrong with a configuration beyond its keys and types: the systems' sections, and what does not go together.
-fn problems(config: &Config) -> Vec<String> {
+pub fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
     match Catalog::built_in(config.topics.partitions) {
         Ok(catalog) => problems.extend(tillflow_processors::groups(&config.settings()).iter().flat_map(|g| g.problems(&catalog))),

@@ -4,15 +4,18 @@ pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod dlq;
+pub mod doctor;
 pub mod evaluate;
 pub mod migrate;
 mod migrate_writer;
 mod place;
 pub mod schemas;
+mod source;
 pub mod state;
 pub mod topics;
 
 pub use place::{Place, PlaceArgs};
+pub use source::InstanceArgs;
 
 use std::{fmt, io::Write};
 

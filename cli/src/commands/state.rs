@@ -1,22 +1,28 @@
-//! `tillflow state`: a look into the stores of an embedded data directory that no process runs on.
+//! `tillflow state`: a look into the stores of an embedded data directory, or of a running instance.
 
-use super::{Out, PlaceArgs, Usage, place, printable, table};
-use crate::config::{Config, LogKind};
+use super::{InstanceArgs, Out, PlaceArgs, Usage, printable, source::Source, table};
+use crate::config::Config;
 use anyhow::{Result, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tillflow_engine::log::embedded::Embedded;
 use tillflow_engine_api::Group;
 use tillflow_schemas::Timestamp;
-use tillflow_state::{Key, Read, key, prefix_of};
+use tillflow_state::{Key, key, prefix_of};
 
 /// Bytes of a value that are printed where people read.
 const SHOWN: usize = 48;
 
 /// Arguments of `tillflow state`.
 #[derive(Args, Debug)]
+#[command(
+    long_about = "Look into the tables of the tasks' state.\n\nLooks into the data directory where no instance runs on it, else asks the \
+    instance that does (--url names another one; on Kafka there is no other way). An instance shows what is committed, of its own tasks \
+    alone, and asks for an admin key where keys are configured.",
+    after_help = "Examples:\n  tillflow state ls\n  tillflow state get loyalty.accounts u1\n  \
+    tillflow state dump loyalty.accounts --json --url http://shop-2:8080 --key ADMIN_KEY"
+)]
 pub struct StateArgs {
     #[command(subcommand)]
     pub command: StateCommand,
@@ -58,6 +64,8 @@ pub struct StateOptions {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub instance: InstanceArgs,
+    #[command(flatten)]
     pub place: PlaceArgs,
 }
 
@@ -86,21 +94,17 @@ const RESERVED: [(&str, u32); 5] =
 /// # Errors
 /// When there is no such directory, table or row, or another process holds the directory.
 pub fn run(args: &StateArgs, config: &Config, out: Out<'_>) -> Result<()> {
-    if config.log_kind() == LogKind::Kafka {
-        let why = "state can be looked at in an embedded data directory (--log embedded); with Kafka, ask /v1 of the instance";
-        return Err(Usage(why.into()).into());
-    }
     let groups = tillflow_processors::groups(&config.settings());
     // A wrong table is told before the directory is opened.
     let find = |name: &str| find_table(&groups, name);
     match &args.command {
-        StateCommand::Ls { options } => list(&place::embedded(config)?, &groups, options.json, out),
+        StateCommand::Ls { options } => list(&Source::open(&options.instance, config)?, &groups, options.json, out),
         StateCommand::Get { table, key, options } => {
             let wanted = find(table)?;
             let mut from = wanted.prefix.to_vec();
             key::write_text(key, &mut from);
             let mut printer = Printer { out, as_json: options.json, left: usize::MAX, printed: 0, failure: None };
-            rows(&place::embedded(config)?, &groups, &wanted, &from, &mut printer)?;
+            rows(&Source::open(&options.instance, config)?, &groups, &wanted, &from, &mut printer)?;
             if printer.printed == 0 {
                 bail!("{table} has no row whose key begins with '{key}'");
             }
@@ -109,7 +113,7 @@ pub fn run(args: &StateArgs, config: &Config, out: Out<'_>) -> Result<()> {
         StateCommand::Dump { table, limit, options } => {
             let wanted = find(table)?;
             let mut printer = Printer { out, as_json: options.json, left: limit.unwrap_or(usize::MAX), printed: 0, failure: None };
-            rows(&place::embedded(config)?, &groups, &wanted, &wanted.prefix, &mut printer)
+            rows(&Source::open(&options.instance, config)?, &groups, &wanted, &wanted.prefix, &mut printer)
         }
     }
 }
@@ -129,26 +133,17 @@ fn find_table(groups: &[Group], name: &str) -> Result<Named> {
     Err(Usage(format!("there is no table '{name}'; the nearest is '{nearest}', `tillflow state ls` lists all")).into())
 }
 
-/// The partitions of a group's tasks.
-fn partitions(log: &Embedded, group: &Group) -> u32 {
-    log.catalog().of_schema(group.lead).map_or(0, |t| t.partitions)
-}
-
-fn list(log: &Embedded, groups: &[Group], as_json: bool, out: Out<'_>) -> Result<()> {
+fn list(source: &Source, groups: &[Group], as_json: bool, out: Out<'_>) -> Result<()> {
     let mut printed = Vec::new();
     for group in groups {
         let names: BTreeMap<[u8; 4], String> = tables(group).into_iter().map(|t| (t.prefix, t.name)).collect();
         // Tables without rows are listed too: their names are what `get` and `dump` take.
         let mut sums: BTreeMap<String, (u64, u64)> = names.values().map(|name| (name.clone(), (0, 0))).collect();
-        for partition in 0..partitions(log, group) {
-            log.state(group.name, partition).scan(&[], None, &mut |row, value| {
-                let prefix = row.first_chunk().copied().unwrap_or_default();
-                // A table of a former version, or of a processor that is no more.
-                let name = names.get(&prefix).cloned().unwrap_or_else(|| format!("unknown ({})", hex(&prefix)));
-                let sum = sums.entry(name).or_default();
-                *sum = (sum.0 + 1, sum.1 + (row.len() + value.len()) as u64);
-                true
-            })?;
+        for (prefix, rows, bytes) in source.sums(group)? {
+            // A table of a former version, or of a processor that is no more.
+            let name = names.get(&prefix).cloned().unwrap_or_else(|| format!("unknown ({})", hex(&prefix)));
+            let sum = sums.entry(name).or_default();
+            *sum = (sum.0 + rows, sum.1 + bytes);
         }
         for (name, (rows, bytes)) in sums {
             if as_json {
@@ -200,10 +195,10 @@ impl Printer<'_> {
 }
 
 /// Prints the rows of a table that begin with `from`, of every task.
-fn rows(log: &Embedded, groups: &[Group], wanted: &Named, from: &[u8], printer: &mut Printer<'_>) -> Result<()> {
+fn rows(source: &Source, groups: &[Group], wanted: &Named, from: &[u8], printer: &mut Printer<'_>) -> Result<()> {
     for group in groups.iter().filter(|g| tables(g).iter().any(|t| t.name == wanted.name)) {
-        for partition in 0..partitions(log, group) {
-            log.state(group.name, partition).scan(from, key::after(from).as_deref(), &mut |row, value| {
+        for partition in source.partitions(group) {
+            source.scan(group.name, partition, from, key::after(from).as_deref(), &mut |row, value| {
                 printer.row(group.name, partition, row.get(wanted.prefix.len()..).unwrap_or_default(), value)
             })?;
         }
@@ -212,7 +207,7 @@ fn rows(log: &Embedded, groups: &[Group], wanted: &Named, from: &[u8], printer: 
 }
 
 /// The fields of a key, as far as its bytes tell: text, moments, numbers; the rest as hexadecimal.
-fn fields(mut key: &[u8]) -> Vec<Value> {
+pub fn fields(mut key: &[u8]) -> Vec<Value> {
     let mut fields = Vec::new();
     while !key.is_empty() {
         let mut rest = key;
@@ -246,7 +241,8 @@ fn fields(mut key: &[u8]) -> Vec<Value> {
     fields
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
@@ -288,7 +284,7 @@ mod tests {
             let mut out = Vec::new();
             run(&StateArgs { command }, &config, &mut out).map(|()| String::from_utf8(out).unwrap())
         };
-        let options = || StateOptions { json: true, place: PlaceArgs::default() };
+        let options = || StateOptions { json: true, ..StateOptions::default() };
         let error = print(StateCommand::Ls { options: options() }).unwrap_err();
         assert!(format!("{error:#}").contains("another process"), "{error:#}");
         drop(log);

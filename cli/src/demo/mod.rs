@@ -76,7 +76,7 @@ pub fn run(args: &DemoArgs, config: &Config) -> Result<()> {
 async fn live(args: &DemoArgs, config: &Config) -> Result<Value> {
     let wall = Wall::scaled(Timestamp::wall(), args.speed);
     let groups = tillflow_processors::groups(&config.settings());
-    let mut running = Running::start(config, &groups, wall.clone()).await?;
+    let mut running = Running::start(config, &groups, wall.clone(), false).await?;
     let log = running.embedded.clone().context("the demo runs on the embedded log")?;
     let base = format!("http://{}", running.address);
     if !args.headless {

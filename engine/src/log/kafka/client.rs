@@ -108,11 +108,14 @@ impl Kafka {
         config
     }
 
-    /// The configuration of a worker's consumer.
-    pub fn member(&self, group: &str, worker: u32) -> ClientConfig {
+    /// The configuration of a worker's consumer. A static member can't leave (librdkafka sends no request for it): its
+    /// session has to end. So one that is to leave is none.
+    pub fn member(&self, group: &str, worker: u32, leave: bool) -> ClientConfig {
         let mut config = self.consumer(&self.group(group));
         config.set("group.protocol", "classic");
-        config.set("group.instance.id", format!("{}-{group}-{worker}", self.settings.instance_id));
+        if !leave {
+            config.set("group.instance.id", format!("{}-{group}-{worker}", self.settings.instance_id));
+        }
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("session.timeout.ms", self.settings.session_timeout.as_millis().to_string());
         config.set("heartbeat.interval.ms", (self.settings.session_timeout.as_millis() / 4).to_string());

@@ -43,17 +43,17 @@ pub struct KafkaLog {
 
 impl KafkaLog {
     /// Joins `group` as its `worker`-th member of this instance. `inputs` are the group's topics, the first of which
-    /// is subscribed to; the others follow its partitions.
+    /// is subscribed to; the others follow its partitions. With `leave` it gives its membership up when it is closed.
     ///
     /// # Errors
     /// When the cluster can't be reached, or refuses.
-    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], stores: &Stores) -> Result<Self, LogError> {
+    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], stores: &Stores, leave: bool) -> Result<Self, LogError> {
         let changelog = kafka.catalog.of_group(Role::Changelog, group).and_then(|t| kafka.catalog.index(&t.name));
         let changelog = changelog.ok_or_else(|| LogError::Fatal(format!("topics.yaml has no changelog of {group}")))?;
         // Takes over the id first: what a former life left open is decided while nothing is assigned.
         let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
         let consumer: BaseConsumer<MemberContext> =
-            kafka.member(group, worker).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
+            kafka.member(group, worker, leave).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
         // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
         for &topic in inputs {
             let name = kafka.name(topic);
