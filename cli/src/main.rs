@@ -10,7 +10,7 @@ mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, doctor, evaluate, migrate, schemas, state, topics};
+use commands::{Usage, backup, clock, dlq, doctor, evaluate, migrate, schemas, state, topics, user};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -71,6 +71,8 @@ enum Command {
     Restore(backup::RestoreArgs),
     /// Take an embedded data directory to a Kafka cluster, and go on there
     Migrate(migrate::MigrateArgs),
+    /// Export or erase all that is stored of a user
+    User(user::UserArgs),
     /// Check what an instance needs, and say how to mend what is wrong
     Doctor(doctor::DoctorArgs),
     /// Print the completions of a shell
@@ -99,6 +101,7 @@ impl Command {
             Self::Restore(args) => args.place.flags(),
             Self::Migrate(args) => args.place.flags(),
             Self::Doctor(args) => args.place.flags(),
+            Self::User(args) => args.command.place().flags(),
         }
     }
 }
@@ -156,6 +159,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Backup(args) => backup::backup(args, &config, out),
         Command::Restore(args) => backup::restore(args, &config, out),
         Command::Migrate(args) => migrate::run(args, &config, out),
+        Command::User(args) => user::run(args, &config, out),
         Command::Doctor(args) => doctor::run(args, &config, out),
         Command::Completions { .. } => Ok(()),
     }

@@ -161,6 +161,19 @@ impl Directory {
         self.db.flush().map_err(|e| self.fail(&e))
     }
 
+    /// Rewrites the files of these families, so that what was deleted or overwritten is in none of them any more.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn compact(&self, families: &[&str]) -> Result<()> {
+        for name in families {
+            let family = self.family(name)?;
+            self.db.flush_cf(family).map_err(|e| self.fail(&e))?;
+            self.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+        }
+        Ok(())
+    }
+
     /// A consistent copy at `to`, which must not exist; files are linked where the file system can.
     ///
     /// # Errors

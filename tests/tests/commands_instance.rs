@@ -27,8 +27,12 @@ fn a_running_instance_shows_the_rows_that_its_directory_shows_once_it_has_ended(
     let posted = client.post(format!("{}/v1/events", shop.url())).bearer_auth("server").json(&order("ann")).send().unwrap();
     assert!(posted.status().is_success());
     let state = |shop: &Tillflow, arguments: &[&str], key: &str| {
-        let run = arguments.iter().fold(Tillflow::command(["state"]), |run, a| run.arg(*a)).in_directory_of(shop.files());
-        run.arg("--json").set("listen", shop.url().trim_start_matches("http://")).set("keys.admin", key).finish()
+        let run = arguments.iter().fold(Tillflow::command(["state"]), |run, a| run.arg(*a));
+        run.set("data_dir", shop.files().join("tillflow-data").display())
+            .arg("--json")
+            .set("listen", shop.url().trim_start_matches("http://"))
+            .set("keys.admin", key)
+            .finish()
     };
     // It finds the instance by itself: another process holds the data directory.
     let get = |shop: &Tillflow| state(shop, &["get", "loyalty.accounts", "ann"], "admin");
@@ -50,7 +54,10 @@ fn a_running_instance_shows_the_rows_that_its_directory_shows_once_it_has_ended(
 
     let files = shop.files().clone();
     assert!(shop.stop().success());
-    let at_rest = Tillflow::command(["state", "get", "loyalty.accounts", "ann", "--json"]).in_directory_of(&files).finish().ok();
+    let at_rest = Tillflow::command(["state", "get", "loyalty.accounts", "ann", "--json"])
+        .set("data_dir", files.join("tillflow-data").display())
+        .finish()
+        .ok();
     assert_eq!(objects(&at_rest), live);
     let nobody = Tillflow::command(["state", "ls", "--url", "http://127.0.0.1:1"]).finish();
     assert!(nobody.code() == 1 && nobody.stderr.contains("no instance answers"), "{}", nobody.stderr);

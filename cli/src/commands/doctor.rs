@@ -18,7 +18,6 @@ use tillflow_schemas::{
     Catalog,
     registry::{self, Verdict},
 };
-use tillflow_state::StateError;
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -140,12 +139,10 @@ fn directory(config: &Config) -> Found {
     }
     match place::embedded(config) {
         Ok(_) => fine(format!("{shown} holds an embedded log that can be opened")),
-        Err(e) => match e.downcast_ref::<StateError>() {
-            Some(StateError::Held { .. }) => {
-                warning(format!("{shown}: another process runs on it"), "two can't; stop that one before you start another")
-            }
-            _ => failed(format!("{e:#}"), "bring back a backup: tillflow restore DIR"),
-        },
+        Err(e) if place::is_held(&e) => {
+            warning(format!("{shown}: another process runs on it"), "two can't; stop that one before you start another")
+        }
+        Err(e) => failed(format!("{e:#}"), "bring back a backup: tillflow restore DIR"),
     }
 }
 

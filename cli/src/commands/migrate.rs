@@ -9,7 +9,6 @@ use crate::{config::Config, progress::bar, running};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -80,7 +79,7 @@ pub fn run(args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
     runtime.block_on(running::prepare_topics(config, &kafka.catalog))?;
     // Decides what an earlier attempt left open, before anything is looked at.
     let writer = Writer::open(&kafka, Duration::from_secs(60 * u64::from(args.minutes)), groups.len())?;
-    refuse_where_someone_runs(&kafka, &groups)?;
+    place::refuse_where_someone_runs(&kafka, &groups)?;
     refuse_where_records_are(&kafka)?;
 
     writer.begin()?;
@@ -94,18 +93,6 @@ pub fn run(args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
     };
     writer.commit().context("it is not known whether the cluster took it; `tillflow topics plan` and a look into its topics tell")?;
     report(&written, config, args.json, out)
-}
-
-fn refuse_where_someone_runs(kafka: &Kafka, groups: &[Group]) -> Result<()> {
-    for group in groups {
-        let name = kafka.group(group.name);
-        let client: BaseConsumer = kafka.consumer(&name).create()?;
-        let found = client.fetch_group_list(Some(&name), ANSWER).with_context(|| format!("asking who is in group {name}"))?;
-        if found.groups().iter().any(|g| !g.members().is_empty()) {
-            bail!("an instance runs on that cluster: group {name} has members; stop it, and wait until its session has ended");
-        }
-    }
-    Ok(())
 }
 
 /// Reads until the first committed record, or to the ends: what was aborted leaves offsets behind, but no records.

@@ -13,6 +13,7 @@ pub mod schemas;
 mod source;
 pub mod state;
 pub mod topics;
+pub mod user;
 
 pub use place::{Place, PlaceArgs};
 pub use source::InstanceArgs;

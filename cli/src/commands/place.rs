@@ -8,6 +8,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
@@ -23,7 +24,9 @@ use tillflow_engine::log::{
     embedded::{Embedded, EmbeddedReader},
     kafka::{Kafka, KafkaReader},
 };
+use tillflow_engine_api::Group;
 use tillflow_schemas::{Catalog, Topic};
+use tillflow_state::StateError;
 
 /// Longest wait for the next record of a topic that is not read to its end.
 const STALLED: Duration = Duration::from_secs(30);
@@ -99,20 +102,30 @@ impl Place {
     /// # Errors
     /// When the log can't be read.
     pub fn read_all(&self, topic: usize) -> Result<Vec<Record>> {
+        let partitions = self.catalog().topics().get(topic).map_or(0, |t| t.partitions);
+        let mut records = Vec::new();
+        self.read((0..partitions).map(|partition| TopicPartition { topic, partition }), &mut |record| records.push(record))?;
+        records.sort_by_key(|r| (r.at, r.offset));
+        Ok(records)
+    }
+
+    /// Calls `take` with all committed records of these partitions, in order a partition.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn read(&self, partitions: impl IntoIterator<Item = TopicPartition>, take: &mut dyn FnMut(Record)) -> Result<()> {
         let mut reader: Box<dyn Reader> = match self {
             Self::Embedded(log) => Box::new(EmbeddedReader::new(log)),
             Self::Kafka(kafka) => Box::new(KafkaReader::new(kafka, false)?),
         };
-        let partitions = self.catalog().topics().get(topic).map_or(0, |t| t.partitions);
         let mut ends = Vec::new();
-        for at in (0..partitions).map(|partition| TopicPartition { topic, partition }) {
+        for at in partitions {
             let (begin, end) = (reader.begin(at)?, reader.end(at)?);
             if begin < end {
                 ends.push((at, end));
             }
         }
         reader.assign(&ends.iter().map(|(at, _)| (*at, Start::Earliest)).collect::<Vec<_>>())?;
-        let mut records = Vec::new();
         let mut progressed = Instant::now();
         while ends.iter().any(|(at, end)| reader.position(*at).is_none_or(|p| p < *end)) {
             let batch = reader.poll(Duration::from_millis(200))?;
@@ -121,10 +134,9 @@ impl Place {
             } else if progressed.elapsed() > STALLED {
                 bail!("the log has not answered for {} s", STALLED.as_secs());
             }
-            records.extend(batch);
+            batch.into_iter().for_each(&mut *take);
         }
-        records.sort_by_key(|r| (r.at, r.offset));
-        Ok(records)
+        Ok(())
     }
 
     /// Appends records, all of them or an error.
@@ -177,6 +189,27 @@ pub fn embedded(config: &Config) -> Result<Embedded> {
 pub fn existing(data_dir: &Path) -> Result<()> {
     if !data_dir.join("embedded").join("CURRENT").exists() {
         bail!("{} holds no embedded log; --data-dir names another data directory, --brokers a cluster", data_dir.display());
+    }
+    Ok(())
+}
+
+/// Whether that is why something failed: another process holds the data directory.
+pub fn is_held(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StateError::Held { .. }))
+}
+
+/// Refuses where an instance runs on the cluster.
+///
+/// # Errors
+/// Names the group that has members, or says that the cluster does not answer.
+pub fn refuse_where_someone_runs(kafka: &Kafka, groups: &[Group]) -> Result<()> {
+    for group in groups {
+        let name = kafka.group(group.name);
+        let client: BaseConsumer = kafka.consumer(&name).create()?;
+        let found = client.fetch_group_list(Some(&name), ANSWER).with_context(|| format!("asking who is in group {name}"))?;
+        if found.groups().iter().any(|g| !g.members().is_empty()) {
+            bail!("an instance runs on that cluster: group {name} has members; stop it, and wait until its session has ended");
+        }
     }
     Ok(())
 }

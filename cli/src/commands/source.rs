@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_engine::log::embedded::Embedded;
 use tillflow_engine_api::Group;
-use tillflow_state::{Read, StateError};
+use tillflow_state::Read;
 
 /// Longest wait for an instance's answer.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -116,7 +116,7 @@ impl Source {
         }
         match place::embedded(config) {
             Ok(log) => Ok(Self::Directory(Box::new(log))),
-            Err(e) if matches!(e.downcast_ref(), Some(StateError::Held { .. })) => {
+            Err(e) if place::is_held(&e) => {
                 Self::ask(args, config).map_err(|asked| anyhow!("{e:#}; or name the instance that runs on it with --url ({asked:#})"))
             }
             Err(e) => Err(e),

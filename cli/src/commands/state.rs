@@ -124,6 +124,12 @@ fn tables(group: &Group) -> Vec<Named> {
     own.chain(reserved).collect()
 }
 
+/// The name of the table that a row belongs to.
+pub fn table_of(group: &Group, row: &[u8]) -> String {
+    let prefix = row.first_chunk().copied().unwrap_or_default();
+    tables(group).into_iter().find(|t| t.prefix == prefix).map_or_else(|| format!("unknown ({})", hex(&prefix)), |t| t.name)
+}
+
 fn find_table(groups: &[Group], name: &str) -> Result<Named> {
     let all: Vec<Named> = groups.iter().flat_map(tables).collect();
     if let Some(found) = all.iter().find(|t| t.name == name) {

@@ -215,6 +215,26 @@ impl Embedded {
         self.inner.directory.delete_range(LOG, &self.key(at, 0), &self.key(at, before))
     }
 
+    /// Erases a record. The last of a partition stays, without key and value: the end is found from it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn erase(&self, at: TopicPartition, offset: i64) -> Result<(), StateError> {
+        let _writing = self.inner.writing.lock();
+        let (key, now) = (self.key(at, offset), Timestamp::wall());
+        let empty = NewRecord { to: at, at: now, key: None, value: None, headers: Vec::new() };
+        let left = (offset + 1 == self.end(at)).then(|| encode(&empty, now));
+        self.inner.directory.write([(LOG, key.as_slice(), left.as_deref())], self.inner.durability)
+    }
+
+    /// Rewrites the files, so that what was erased is in none of them any more.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn compact(&self) -> Result<(), StateError> {
+        self.inner.directory.compact(&[LOG, STATE])
+    }
+
     /// How many writes there were; for [`Embedded::wait`].
     pub fn writes(&self) -> u64 {
         *self.inner.written.lock()
