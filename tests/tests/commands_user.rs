@@ -57,6 +57,10 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     };
     let export = |user: &str| -> Value { serde_json::from_str(&command(&["export", user]).finish().ok().stdout).unwrap() };
 
+    let mut models = redis.connect();
+    let mut keys = || redis::cmd("EXISTS").arg("user:ann").arg("user:ann:recommendations").query::<u64>(&mut models).unwrap();
+    until("her read model is in Redis", LONG, || keys() > 0);
+
     // While the shop runs: all but the topics, which the instance holds.
     let listen = shop.url().trim_start_matches("http://").to_owned();
     let live = command(&["export", "ann"]).set("listen", listen).finish().ok();
@@ -78,7 +82,8 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     let unsure = command(&["erase", "ann"]).finish();
     assert!(unsure.code() == 2 && unsure.stderr.contains("--yes"), "{}", unsure.stderr);
     let proof = command(&["erase", "ann", "--yes"]).finish().ok().json();
-    assert_eq!((&proof["records"]["user_events"], &proof["redis_keys"]), (&json!(4), &json!(2)));
+    assert_eq!(proof["records"]["user_events"], 4);
+    assert!(proof["redis_keys"].as_u64() > Some(0) && keys() == 0, "{proof}");
     assert!(proof["gone_by"].is_string() && proof["state_rows"].as_u64() > Some(5), "{proof}");
     let nothing = export("ann");
     assert_eq!(nothing["state"], json!([]));

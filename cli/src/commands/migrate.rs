@@ -78,7 +78,7 @@ pub fn run(args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(running::prepare_topics(config, &kafka.catalog))?;
     // Decides what an earlier attempt left open, before anything is looked at.
-    let writer = Writer::open(&kafka, Duration::from_secs(60 * u64::from(args.minutes)), groups.len())?;
+    let writer = Writer::open(&kafka, Duration::from_secs(60 * u64::from(args.minutes)), 2 * groups.len())?;
     place::refuse_where_someone_runs(&kafka, &groups)?;
     refuse_where_records_are(&kafka)?;
 
@@ -167,18 +167,21 @@ impl Migration<'_> {
         Ok(written)
     }
 
-    /// The next offset that each group has not consumed, where it reads the partition.
-    fn consumed(&self, at: TopicPartition, name: &str) -> Result<Vec<Option<i64>>> {
-        let position = |group: &Group| Ok(Meta::read(&self.log.state(group.name, at.partition))?.offsets.get(name).copied());
-        self.groups.iter().map(position).collect()
+    /// Of each group that reads the partition, the next offset that it has not consumed; and behind these, of each, the
+    /// offset after the record that it has not finished.
+    fn positions(&self, at: TopicPartition, name: &str) -> Result<Vec<Option<i64>>> {
+        let metas: Vec<_> = self.groups.iter().map(|g| Meta::read(&self.log.state(g.name, at.partition))).collect::<Result<_, _>>()?;
+        let consumed = metas.iter().map(|meta| meta.offsets.get(name).copied());
+        let unfinished = metas.iter().map(|meta| meta.unfinished.as_ref().filter(|(topic, _)| topic == name).map(|(_, after)| *after));
+        Ok(consumed.chain(unfinished).collect())
     }
 
     fn topic(&self, index: usize, topic: &Topic, progress: &ProgressBar) -> Result<u64> {
         let mut count = 0;
         let mut versions = HashSet::new();
         for at in (0..topic.partitions).map(|partition| TopicPartition { topic: index, partition }) {
-            let consumed = self.consumed(at, &topic.name)?;
-            let all = consumed.iter().flatten().min().copied();
+            let positions = self.positions(at, &topic.name)?;
+            let all = positions.iter().take(self.groups.len()).flatten().min().copied();
             let mut offset = self.log.begin(at)?;
             loop {
                 self.check()?;
@@ -195,8 +198,8 @@ impl Migration<'_> {
                     if topic.role == Role::Reference && (done || all.is_none()) {
                         state_validity(&mut record, &mut versions);
                     }
-                    let by = consumed.iter().enumerate().filter(|(_, p)| p.is_some_and(|p| record.offset < p));
-                    self.writer.record(&self.kafka.name(index), &record, by.map(|(group, _)| group))?;
+                    let by = positions.iter().enumerate().filter(|(_, p)| p.is_some_and(|p| record.offset < p));
+                    self.writer.record(&self.kafka.name(index), &record, by.map(|(mark, _)| mark))?;
                     count += 1;
                 }
             }
@@ -245,6 +248,10 @@ impl Migration<'_> {
                 meta.offsets.insert(name, offset);
             }
         }
+        meta.unfinished = meta.unfinished.and_then(|(name, _)| {
+            let topic = self.kafka.name(self.log.catalog().index(&name)?);
+            Some((name, self.writer.position(self.groups.len() + group, &topic, partition)?))
+        });
         Ok(meta.to_row()?)
     }
 

@@ -22,15 +22,15 @@ const ROOM: Duration = Duration::from_secs(60);
 /// What delivery reports tell.
 #[derive(Default)]
 struct Told {
-    /// The offset behind the last record of a partition that a group had consumed.
+    /// The offset behind the last record of a partition that lies before a mark.
     positions: HashMap<(String, i32), Vec<Option<i64>>>,
     failure: Option<KafkaError>,
 }
 
-/// Keeps what delivery reports tell. A record's opaque is a bit for each group that had consumed it.
+/// Keeps what delivery reports tell. A record's opaque is a bit for each mark that it lies before.
 struct Reports {
     told: Mutex<Told>,
-    groups: usize,
+    marks: usize,
 }
 
 impl ClientContext for Reports {}
@@ -38,13 +38,13 @@ impl ClientContext for Reports {}
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, consumed: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, before: usize) {
         let Ok(mut told) = self.told.lock() else { return };
         match result {
-            Ok(message) if consumed != 0 => {
+            Ok(message) if before != 0 => {
                 let positions =
-                    told.positions.entry((message.topic().to_owned(), message.partition())).or_insert_with(|| vec![None; self.groups]);
-                for (_, position) in positions.iter_mut().enumerate().filter(|(group, _)| consumed & (1 << group) != 0) {
+                    told.positions.entry((message.topic().to_owned(), message.partition())).or_insert_with(|| vec![None; self.marks]);
+                for (_, position) in positions.iter_mut().enumerate().filter(|(mark, _)| before & (1 << mark) != 0) {
                     *position = (*position).max(Some(message.offset() + 1));
                 }
             }
@@ -64,10 +64,10 @@ impl Writer {
     ///
     /// # Errors
     /// When the cluster refuses, for one because the transaction may not take so long.
-    pub fn open(kafka: &Kafka, longest: Duration, groups: usize) -> Result<Self> {
+    pub fn open(kafka: &Kafka, longest: Duration, marks: usize) -> Result<Self> {
         let mut config = kafka.transactional(&format!("{}.migrate", kafka.settings.app_id));
         config.set("transaction.timeout.ms", longest.as_millis().to_string());
-        let reports = Reports { told: Mutex::default(), groups };
+        let reports = Reports { told: Mutex::default(), marks };
         let producer: ThreadedProducer<Reports> = config.create_with_context(reports)?;
         producer.init_transactions(ANSWER).map_err(|e| match e.rdkafka_error_code() {
             Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
@@ -89,14 +89,15 @@ impl Writer {
         Ok(self.producer.begin_transaction()?)
     }
 
-    /// Sends a record to its partition; `consumed` are the groups that had consumed it.
+    /// Sends a record to its partition; `before` are the marks that it lies before, such as a
+    /// group's position.
     ///
     /// # Errors
     /// When it can't be sent.
-    pub fn record(&self, topic: &str, record: &Record, consumed: impl Iterator<Item = usize>) -> Result<()> {
-        let consumed = consumed.fold(0, |bits, group| bits | 1 << group);
+    pub fn record(&self, topic: &str, record: &Record, before: impl Iterator<Item = usize>) -> Result<()> {
+        let before = before.fold(0, |bits, mark| bits | 1 << mark);
         self.send(|| {
-            let mut message = BaseRecord::with_opaque_to(topic, consumed).partition(record.at.partition as i32);
+            let mut message = BaseRecord::with_opaque_to(topic, before).partition(record.at.partition as i32);
             if let Some(key) = &record.key {
                 message = message.key(key.as_slice());
             }
@@ -144,10 +145,10 @@ impl Writer {
         failure.map_or(Ok(()), |e| Err(anyhow!(e).context("the cluster did not take a record")))
     }
 
-    /// The offset behind the last record of a partition that a group had consumed. To be asked after a flush.
-    pub fn position(&self, group: usize, topic: &str, partition: u32) -> Option<i64> {
+    /// The offset behind the last record of a partition that lies before a mark. To be asked after a flush.
+    pub fn position(&self, mark: usize, topic: &str, partition: u32) -> Option<i64> {
         let told = self.producer.context().told.lock().ok()?;
-        *told.positions.get(&(topic.to_owned(), partition as i32))?.get(group)?
+        *told.positions.get(&(topic.to_owned(), partition as i32))?.get(mark)?
     }
 
     /// Commits: from now on all of it is there.
