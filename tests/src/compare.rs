@@ -55,8 +55,7 @@ fn by_key<'a>(topic: &str, class: Class, outputs: &'a Outputs) -> BTreeMap<&'a s
         let records = keys.entry(key).or_default();
         match class {
             Class::A => records.push(value),
-            Class::B => *records = vec![value],
-            Class::C => {}
+            Class::B | Class::C => *records = vec![value],
         }
     }
     keys

@@ -29,6 +29,7 @@ mod proxy;
 mod records;
 mod redis;
 mod scratch;
+pub mod simulation;
 mod smtp;
 mod wait;
 pub mod workload;

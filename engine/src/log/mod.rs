@@ -2,6 +2,8 @@
 
 pub mod embedded;
 pub mod kafka;
+#[cfg(feature = "simulation")]
+pub mod sim;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_schemas::Timestamp;

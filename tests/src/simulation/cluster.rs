@@ -1,0 +1,603 @@
+//! Processes on a simulated cluster, stepped one after the other on one thread; while one waits, the others go on.
+
+use super::{
+    chaos::{Chaos, Event},
+    checks,
+    scenario::{Arrival, Making, Report, Scenario},
+};
+use serde_json::json;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tillflow_engine::{
+    EngineConfig, Following, ManualClock, SharedGlobals, Wall,
+    log::{
+        LogError, TopicPartition,
+        sim::{Data, Defect, Dice, JoinAs, Others, ProcessId, Sim, SimLog, SimReader},
+    },
+    metrics::Metrics,
+    status::Tasks,
+    wiring::{Wired, Wiring, wire},
+    worker::Worker,
+};
+use tillflow_schemas::{Catalog, Cleanup, Codec, Role, Timestamp};
+
+/// Event time at which runs begin: 2026-03-01.
+const BEGIN: Timestamp = Timestamp::from_millis(1_772_323_200_000);
+/// After the faults have stopped, everything must have drained within this.
+const LIVENESS: Duration = Duration::from_secs(240);
+/// How deep waits may nest; deeper ones only let time pass.
+const DEEPEST: u32 = 5;
+/// Records that wait to be processed, an input; delivery is held back above it.
+const QUEUE: usize = 60;
+/// Commits come sooner when this many bytes wait.
+const COMMIT_BYTES: usize = 16 << 10;
+/// What one record may add beyond it: a burst is processed between two looks.
+const BURST_BYTES: usize = 4 << 20;
+
+struct Running {
+    worker: Worker<SimLog>,
+    client: u64,
+}
+
+struct Tables {
+    reader: SimReader,
+    following: Following,
+    client: u64,
+}
+
+/// One instance of the program.
+struct Process {
+    id: ProcessId,
+    instance: String,
+    machine: String,
+    globals: SharedGlobals,
+    tables: RefCell<Option<Tables>>,
+    workers: Vec<RefCell<Option<Running>>>,
+}
+
+/// All there is in a run.
+pub struct Cluster {
+    me: RefCell<std::rc::Weak<Cluster>>,
+    /// The cluster they live in.
+    pub sim: Sim,
+    clock: Arc<ManualClock>,
+    /// The list of topics.
+    pub catalog: Arc<Catalog>,
+    codec: Arc<Codec>,
+    wiring: Wiring,
+    processes: RefCell<Vec<Rc<Process>>>,
+    arrivals: RefCell<VecDeque<Arrival>>,
+    decisions: RefCell<Vec<(Duration, TopicPartition, u32, bool)>>,
+    /// Where poison lies.
+    pub poison: RefCell<BTreeSet<(String, u32, i64)>>,
+    chaos: RefCell<Chaos>,
+    dice: RefCell<Dice>,
+    depth: Cell<u32>,
+    senders: Cell<u32>,
+    steps: Cell<u64>,
+    /// Which machine held which task's state in the end.
+    machines: RefCell<BTreeMap<(&'static str, u32), String>>,
+}
+
+/// Runs one seed; says what was wrong.
+///
+/// # Errors
+/// What was wrong, a line each.
+pub fn run(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result<Report, Vec<String>> {
+    match catch_unwind(AssertUnwindSafe(|| attempt(seed, scenario, defect))) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(vec![format!("panicked: {}", text.unwrap_or_default())])
+        }
+    }
+}
+
+fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result<Report, Vec<String>> {
+    let mut dice = Dice::new(seed);
+    let making = scenario.make(&mut dice.fork(), BEGIN);
+    let cluster = Cluster::new(&making, &mut dice, defect)?;
+    cluster.go(&making)?;
+    let mut wrong = checks::all(&cluster, &making);
+    wrong.extend(cluster.sim.0.lock().violations.drain(..));
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    let world = cluster.sim.0.lock();
+    Ok(Report {
+        arrived: making.arrivals.len(),
+        emitted: cluster.outputs_count(&world),
+        rebalances: world.rebalances(),
+        time: world.now(),
+        faults: world.counts.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect(),
+    })
+}
+
+impl Cluster {
+    fn new(making: &Making, dice: &mut Dice, defect: Option<Defect>) -> Result<Rc<Self>, Vec<String>> {
+        let catalog = Arc::new(making.catalog.clone());
+        let codec = Arc::new(Codec::json());
+        let clock = ManualClock::new(BEGIN);
+        let config = EngineConfig {
+            idle_clock: making.idle_clock,
+            wall: Wall::Manual(clock.clone()),
+            commit_bytes: COMMIT_BYTES,
+            queue_records: QUEUE,
+            ..EngineConfig::default()
+        };
+        let metrics = Metrics::new().map_err(|e| vec![e.to_string()])?;
+        let wiring = wire(&making.groups, &catalog, &codec, &config, &metrics).map_err(|e| e.0)?;
+        let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, t.cleanup == Cleanup::Compact)).collect();
+        let groups: Vec<_> = wiring.groups.iter().map(|w| (w.group.name, w.partitions)).collect();
+        let mut chaos = Chaos::new(dice.fork(), making);
+        let sim = Sim::new(&clock, dice.fork(), chaos.faults(), &topics, &groups, dice.one_in(4));
+        if let Some(defect) = defect {
+            sim.0.lock().plant(defect);
+        }
+        let cluster = Rc::new(Self {
+            me: RefCell::default(),
+            sim,
+            clock,
+            catalog,
+            codec,
+            wiring,
+            processes: RefCell::default(),
+            arrivals: RefCell::new(making.arrivals.iter().cloned().collect()),
+            decisions: RefCell::default(),
+            poison: RefCell::default(),
+            chaos: RefCell::new(chaos),
+            dice: RefCell::new(dice.fork()),
+            depth: Cell::new(0),
+            senders: Cell::new(1_000_000),
+            steps: Cell::new(0),
+            machines: RefCell::default(),
+        });
+        *cluster.me.borrow_mut() = Rc::downgrade(&cluster);
+        Ok(cluster)
+    }
+
+    fn me(&self) -> Rc<Self> {
+        self.me.borrow().upgrade().expect("it lives")
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// The whole run: faults while records arrive, then none until everything is drained.
+    fn go(&self, making: &Making) -> Result<(), Vec<String>> {
+        loop {
+            let left = !self.arrivals.borrow().is_empty() || !self.decisions.borrow().is_empty();
+            if !left && self.now() >= self.chaos.borrow().until() {
+                break;
+            }
+            let next = self.now() + Duration::from_secs(1);
+            self.step(next);
+        }
+        self.sim.0.lock().mend();
+        self.chaos.borrow_mut().stop();
+        let marks = self.catalog.of_schema("clock_mark").map(|t| (self.catalog.index(&t.name), t.partitions));
+        if let Some((Some(topic), partitions)) = marks {
+            for partition in 0..partitions {
+                let value = Some(json!({"at": making.end}).to_string().into_bytes());
+                self.sim.0.lock().append(TopicPartition { topic, partition }, None, Data { value, ..Data::default() });
+            }
+        }
+        let limit = self.now() + LIVENESS;
+        let mut rests_since = None;
+        loop {
+            if self.is_drained() {
+                let since = *rests_since.get_or_insert(self.now());
+                // Watermarks that were announced last still have to be heard.
+                if self.now() >= since + Duration::from_secs(2) {
+                    break;
+                }
+            } else {
+                rests_since = None;
+            }
+            if self.now() > limit {
+                if std::env::var_os("SIM_TRACE").is_some() {
+                    let w = self.sim.0.lock();
+                    eprintln!("steps {} now {:?} counts {:?}", self.steps.get(), w.now(), w.counts);
+                    for p in self.processes.borrow().iter() {
+                        eprintln!(
+                            "{} {} {} alive {} wakes {:?}",
+                            p.id,
+                            p.instance,
+                            p.machine,
+                            w.is_alive(p.id),
+                            p.workers
+                                .iter()
+                                .map(|x| x.borrow().as_ref().map(|r| (w.wakes(p.id, r.client), r.worker.held(), w.debug(r.client))))
+                                .collect::<Vec<_>>()
+                        );
+                    }
+                }
+                return Err(vec![format!("not drained {LIVENESS:?} after the faults had stopped: {}", self.what_is_left())]);
+            }
+            self.revive();
+            self.step(self.now() + Duration::from_millis(200));
+        }
+        self.note_machines();
+        for process in self.processes.borrow().iter() {
+            for worker in &process.workers {
+                if let Some(running) = worker.borrow_mut().as_mut() {
+                    running.worker.finish(false).map_err(|e| vec![format!("when stopped: {e}")])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All inputs of a group.
+    pub fn inputs(wired: &Wired) -> Vec<TopicPartition> {
+        wired.inputs.iter().flat_map(|&topic| (0..wired.partitions).map(move |partition| TopicPartition { topic, partition })).collect()
+    }
+
+    /// The groups.
+    pub fn wired(&self) -> &[Wired] {
+        &self.wiring.groups
+    }
+
+    fn is_drained(&self) -> bool {
+        let world = self.sim.0.lock();
+        self.wiring.groups.iter().all(|w| world.is_drained(w.group.name, &Self::inputs(w)) && world.is_stable(w.group.name))
+    }
+
+    fn what_is_left(&self) -> String {
+        let world = self.sim.0.lock();
+        let mut left = Vec::new();
+        for w in &self.wiring.groups {
+            left.push(format!("{} stable {}", w.group.name, world.is_stable(w.group.name)));
+            for at in Self::inputs(w) {
+                if !world.is_drained(w.group.name, &[at]) {
+                    let name = &self.catalog.topics()[at.topic].name;
+                    let (end, stable) = world.partition(at).map_or((0, 0), |p| (p.end(), p.stable_end()));
+                    left.push(format!("{name}-{} ends at {end}, stable at {stable}", at.partition));
+                }
+            }
+        }
+        left.join(", ")
+    }
+
+    fn outputs_count(&self, world: &tillflow_engine::log::sim::World) -> usize {
+        let outputs = self.catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Output);
+        let all = outputs.flat_map(|(topic, t)| (0..t.partitions).map(move |partition| TopicPartition { topic, partition }));
+        all.filter_map(|at| world.partition(at).map(|p| p.read(at, 0, usize::MAX, false).0.len())).sum()
+    }
+
+    /// The machine that holds the state of a group's partition.
+    pub fn machine_of(&self, group: &'static str, partition: u32) -> Option<String> {
+        self.machines.borrow().get(&(group, partition)).cloned()
+    }
+
+    fn note_machines(&self) {
+        let processes = self.processes.borrow();
+        for w in &self.wiring.groups {
+            for (partition, owner) in self.sim.0.lock().owners(w.group.name) {
+                if let Some(p) = processes.iter().find(|p| p.id == owner) {
+                    self.machines.borrow_mut().insert((w.group.name, partition), p.machine.clone());
+                }
+            }
+        }
+    }
+
+    /// Does one thing that can be done now, or lets time pass up to `until`.
+    fn step(&self, until: Duration) {
+        self.steps.set(self.steps.get() + 1);
+        self.sim.0.lock().tick();
+        self.arrive();
+        let event = self.chaos.borrow_mut().due(self.now());
+        if let Some(event) = event {
+            self.happen(event);
+            return;
+        }
+        let now = self.now();
+        let mut able = Vec::new();
+        let mut next = until;
+        {
+            let world = self.sim.0.lock();
+            for (i, process) in self.processes.borrow().iter().enumerate().filter(|(_, p)| world.is_alive(p.id)) {
+                let clients = process.workers.iter().map(|w| w.try_borrow().ok().and_then(|w| w.as_ref().map(|r| r.client)));
+                let tables = process.tables.try_borrow().ok().and_then(|t| t.as_ref().map(|t| t.client));
+                for (n, client) in clients.chain([tables]).enumerate() {
+                    let Some(client) = client else { continue };
+                    let wakes = world.wakes(process.id, client);
+                    if wakes <= now {
+                        able.push((i, n));
+                    } else {
+                        next = next.min(wakes);
+                    }
+                }
+            }
+            next = next.min(world.next().unwrap_or(next));
+        }
+        next = next.min(self.arrivals.borrow().front().map_or(next, |a| a.after));
+        next = next.min(self.decisions.borrow().iter().map(|d| d.0).min().unwrap_or(next));
+        next = next.min(self.chaos.borrow().next().unwrap_or(next));
+        let chosen = self.dice.borrow_mut().pick(&able);
+        match chosen {
+            Some((i, n)) => {
+                let process = self.processes.borrow().get(i).cloned();
+                if let Some(process) = process {
+                    self.turn(&process, n);
+                }
+            }
+            None => self.clock.advance(next.saturating_sub(now).max(Duration::from_micros(100))),
+        }
+    }
+
+    fn turn(&self, process: &Rc<Process>, n: usize) {
+        let ended = match process.workers.get(n) {
+            Some(slot) => {
+                let Ok(mut slot) = slot.try_borrow_mut() else { return };
+                let Some(running) = slot.as_mut() else { return };
+                let outcome = running.worker.turn();
+                let (records, bytes) = running.worker.held();
+                let most = 64 * (QUEUE + 100);
+                if records > most || bytes > COMMIT_BYTES + BURST_BYTES {
+                    self.sim.0.lock().violation(format!("{records} records and {bytes} bytes held in memory"));
+                }
+                outcome.err().map(|e| e.to_string())
+            }
+            None => {
+                let Ok(mut slot) = process.tables.try_borrow_mut() else { return };
+                let Some(tables) = slot.as_mut() else { return };
+                let outcome = process.globals.turn(&mut tables.reader, &mut tables.following, &self.catalog, &self.codec);
+                outcome.err().map(|e| e.to_string())
+            }
+        };
+        if let Some(reason) = ended {
+            self.ended(process, &reason);
+        }
+    }
+
+    /// A process ended by an error of its own, or found that it was killed.
+    fn ended(&self, process: &Rc<Process>, reason: &str) {
+        let mut world = self.sim.0.lock();
+        if world.is_alive(process.id) {
+            world.count(match reason {
+                r if r.contains("instance id") || r.contains("taken over") => "process ended: fenced",
+                r if r.contains("broker is gone") => "process ended: the broker is gone",
+                r if r.contains("no space") => "process ended: disk full",
+                r if r.contains("do not become stable") => "process ended: offsets not stable",
+                _ => "process ended: other",
+            });
+        }
+        world.end(process.id);
+        drop(world);
+        self.bury();
+    }
+
+    /// Forgets processes that are dead, and has them start again some time.
+    fn bury(&self) {
+        let dead: Vec<_> = {
+            let world = self.sim.0.lock();
+            let mut processes = self.processes.borrow_mut();
+            let (alive, dead) = processes.drain(..).partition(|p| world.is_alive(p.id));
+            *processes = alive;
+            dead
+        };
+        for process in dead {
+            let now = self.now();
+            self.chaos.borrow_mut().died(now, &process.instance, &process.machine);
+        }
+    }
+
+    /// Once faults have stopped: whoever is down comes up.
+    fn revive(&self) {
+        self.bury();
+        let due = self.chaos.borrow_mut().all_starts();
+        for (instance, machine) in due {
+            self.start(&instance, &machine);
+        }
+    }
+
+    fn start(&self, instance: &str, machine: &str) {
+        let id = self.sim.0.lock().start(machine);
+        match self.try_start(id, instance, machine) {
+            Ok(process) => self.processes.borrow_mut().push(Rc::new(process)),
+            Err(_) => {
+                self.sim.0.lock().end(id);
+                let now = self.now();
+                self.chaos.borrow_mut().died(now, instance, machine);
+            }
+        }
+    }
+
+    fn try_start(&self, id: ProcessId, instance: &str, machine: &str) -> Result<Process, LogError> {
+        let (globals, tasks) = (SharedGlobals::default(), Tasks::default());
+        let client = self.sim.0.lock().fresh_id();
+        let mut reader = SimReader::new(&self.sim, id, client, false);
+        let following = globals.begin(&mut reader, &self.wiring.globals, &self.catalog)?;
+        let mut workers = Vec::new();
+        for wired in &self.wiring.groups {
+            let of_role = |role| self.catalog.of_group(role, wired.group.name).and_then(|t| self.catalog.index(&t.name));
+            let join = JoinAs {
+                process: id,
+                group: wired.group.name,
+                instance: instance.to_owned(),
+                changelog: of_role(Role::Changelog).unwrap_or_default(),
+                inputs: wired.inputs.clone(),
+                rekeyed: of_role(Role::Rekey).into_iter().collect(),
+            };
+            let log = SimLog::join(&self.sim, self.me(), join)?;
+            let client = log.client();
+            let worker = Worker::new(log, &wired.group, wired.inputs.clone(), wired.partitions, &wired.shared, &globals, &tasks);
+            workers.push(RefCell::new(Some(Running { worker, client })));
+        }
+        Ok(Process {
+            id,
+            instance: instance.to_owned(),
+            machine: machine.to_owned(),
+            globals,
+            tables: RefCell::new(Some(Tables { reader, following, client })),
+            workers,
+        })
+    }
+
+    /// Records arrive that are due.
+    fn arrive(&self) {
+        let now = self.now();
+        loop {
+            let Some(arrival) = self.arrivals.borrow_mut().pop_front_if(|a| a.after <= now) else { break };
+            let writer = arrival.transaction.map(|(later, committed)| {
+                let writer = self.senders.get() + 1;
+                self.senders.set(writer);
+                self.decisions.borrow_mut().push((now + later, arrival.to, writer, committed));
+                writer
+            });
+            let offset = self.sim.0.lock().append(arrival.to, writer, arrival.data);
+            if arrival.poison {
+                let topic = self.catalog.topics()[arrival.to.topic].name.clone();
+                self.poison.borrow_mut().insert((topic, arrival.to.partition, offset));
+            }
+        }
+        let (due, later): (Vec<_>, Vec<_>) = self.decisions.borrow_mut().drain(..).partition(|d| d.0 <= now);
+        *self.decisions.borrow_mut() = later;
+        for (_, at, writer, committed) in due {
+            self.sim.0.lock().decide(at, writer, committed);
+        }
+    }
+
+    fn any_process(&self) -> Option<Rc<Process>> {
+        let processes = self.processes.borrow();
+        let n = self.dice.borrow_mut().below(processes.len() as u64) as usize;
+        processes.get(n).cloned()
+    }
+
+    fn happen(&self, event: Event) {
+        let now = self.now();
+        match event {
+            Event::Start(instance, machine) => {
+                let taken = self.processes.borrow().iter().any(|p| p.machine == machine);
+                if !taken {
+                    self.start(&instance, &machine);
+                }
+            }
+            Event::Kill => {
+                if let Some(process) = self.any_process() {
+                    self.sim.0.lock().count("kill -9");
+                    self.sim.0.lock().kill(process.id);
+                    self.bury();
+                }
+            }
+            Event::KillAndWipe => {
+                if let Some(process) = self.any_process() {
+                    let mut world = self.sim.0.lock();
+                    world.count("a machine lost with its disk");
+                    world.kill(process.id);
+                    world.lose_disk(&process.machine);
+                    drop(world);
+                    self.bury();
+                }
+            }
+            Event::Stop { leave } => self.stop(leave),
+            Event::Replace => {
+                if let Some(process) = self.any_process() {
+                    self.sim.0.lock().count("an instance replaced while it lives");
+                    let machine = self.chaos.borrow_mut().fresh_machine();
+                    self.start(&process.instance, &machine);
+                }
+            }
+            Event::BrokerGone(long) => {
+                let mut world = self.sim.0.lock();
+                world.count("broker gone");
+                world.take_down(now + long);
+            }
+            Event::DiskFull(long) => {
+                if let Some(process) = self.any_process() {
+                    self.sim.0.lock().count("a disk is full for a while");
+                    self.sim.0.lock().fill_disk(process.id, now + long);
+                }
+            }
+            Event::ClockJump(ms) => {
+                self.sim.0.lock().count("clock jumps");
+                self.clock.jump(ms);
+            }
+            Event::Compact => self.sim.0.lock().compact_all(),
+            Event::Absence(long) => {
+                // Within another's wait nobody can be absent together.
+                if self.depth.get() > 0 {
+                    return;
+                }
+                let all: Vec<_> = self.processes.borrow().iter().map(|p| p.id).collect();
+                {
+                    let mut world = self.sim.0.lock();
+                    world.count("all down until offsets are forgotten");
+                    all.into_iter().for_each(|id| world.kill(id));
+                }
+                self.bury();
+                self.sim.0.lock().tick();
+                self.clock.advance(Duration::from_secs(15));
+                for _ in 0..500 {
+                    self.sim.0.lock().tick();
+                    self.clock.advance(Duration::from_millis(5));
+                }
+                self.clock.advance(long);
+                self.clock.jump(-(long.as_millis() as i64));
+                self.sim.0.lock().forget_offsets();
+                self.chaos.borrow_mut().shift(long);
+            }
+        }
+    }
+
+    /// SIGTERM.
+    fn stop(&self, leave: bool) {
+        let Some(process) = self.any_process() else { return };
+        self.sim.0.lock().count("stopped");
+        for slot in &process.workers {
+            // Who waits within a call does not stop in time, and is killed.
+            let Ok(mut slot) = slot.try_borrow_mut() else { continue };
+            if let Some(running) = slot.as_mut() {
+                // Whatever hinders it, the process ends.
+                let _ = running.worker.finish(leave);
+            }
+            *slot = None;
+        }
+        self.sim.0.lock().end(process.id);
+        self.bury();
+    }
+}
+
+impl Others for Cluster {
+    fn run_for(&self, duration: Duration) {
+        let until = self.now() + duration;
+        self.depth.set(self.depth.get() + 1);
+        while self.now() < until {
+            if self.depth.get() > DEEPEST {
+                self.clock.advance(Duration::from_millis(5).min(until.saturating_sub(self.now())));
+                self.sim.0.lock().tick();
+            } else {
+                self.step(until);
+            }
+        }
+        self.depth.set(self.depth.get() - 1);
+    }
+}
+
+/// A topic's records as outputs: key and value, in order a partition.
+pub fn outputs(cluster: &Cluster) -> crate::compare::Outputs {
+    let world = cluster.sim.0.lock();
+    let mut outputs = BTreeMap::new();
+    for (topic, t) in cluster.catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Output) {
+        let mut records = Vec::new();
+        for partition in 0..t.partitions {
+            let at = TopicPartition { topic, partition };
+            let (read, _) = world.partition(at).map(|p| p.read(at, 0, usize::MAX, false)).unwrap_or_default();
+            records.extend(read.into_iter().map(|r| {
+                let key = String::from_utf8_lossy(&r.key.unwrap_or_default()).into_owned();
+                let value = r.value.and_then(|v| serde_json::from_slice(&v).ok()).unwrap_or_default();
+                (key, value)
+            }));
+        }
+        outputs.insert(t.name.clone(), records);
+    }
+    outputs
+}

@@ -1,0 +1,48 @@
+//! The proof by simulation. `make simulate SEEDS=10000` runs so many seeds, `make simulate SEED=17` one of them.
+
+use std::{env, time::Instant};
+use tillflow_tests::simulation::{Report, Scenario, Toy, run};
+
+/// Seeds that every test run tries.
+const SEEDS: u64 = 200;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().filter(|v| !v.is_empty()).map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
+}
+
+/// Panics that a processor is asked for are part of the run.
+fn quiet() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload().downcast_ref::<&str>().is_some_and(|m| *m == "as asked") {
+            before(info);
+        }
+    }));
+}
+
+fn all(scenario: &dyn Scenario, seeds: u64) {
+    quiet();
+    let chosen = number("SEED");
+    let seeds = chosen.map_or(1..=number("SEEDS").unwrap_or(seeds), |seed| seed..=seed);
+    let began = Instant::now();
+    let mut total = Report::default();
+    let (mut ran, mut failed) = (0, 0);
+    for seed in seeds {
+        ran += 1;
+        match run(seed, scenario, None) {
+            Ok(report) => total.add(&report),
+            Err(wrong) => {
+                failed += 1;
+                println!("seed {seed} of {}:", scenario.name());
+                wrong.iter().take(8).for_each(|line| println!("    {line}"));
+            }
+        }
+    }
+    println!("{}: {ran} seeds, {failed} failed, {:.1} s\n{total}", scenario.name(), began.elapsed().as_secs_f64());
+    assert_eq!(failed, 0, "make simulate SEED=… runs one of them alone");
+}
+
+#[test]
+fn a_counter_comes_to_what_a_naive_model_says() {
+    all(&Toy, SEEDS);
+}
