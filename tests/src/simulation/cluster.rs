@@ -385,6 +385,10 @@ impl Cluster {
             dead
         };
         for process in dead {
+            // Who was replaced stays away.
+            if self.processes.borrow().iter().any(|p| p.instance == process.instance) {
+                continue;
+            }
             let now = self.now();
             self.chaos.borrow_mut().died(now, &process.instance, &process.machine);
         }
@@ -476,7 +480,7 @@ impl Cluster {
         let now = self.now();
         match event {
             Event::Start(instance, machine) => {
-                let taken = self.processes.borrow().iter().any(|p| p.machine == machine);
+                let taken = self.processes.borrow().iter().any(|p| p.machine == machine || p.instance == instance);
                 if !taken {
                     self.start(&instance, &machine);
                 }

@@ -328,6 +328,14 @@ impl ConsumerGroup {
                 member.heard = now;
                 member.claims = BTreeSet::new();
                 member.joined = self.preparing.is_some();
+                // What it had been told to give up is nobody's yet; one of its kind notices.
+                let assigned: usize = self.members.values().map(|m| m.assigned.len()).sum();
+                if assigned < self.partitions as usize {
+                    self.rebalance(now);
+                    if let Some(member) = self.clients.get(&id).and_then(|c| self.members.get_mut(&c.instance)) {
+                        member.joined = true;
+                    }
+                }
                 self.sync(id);
             }
             None => {
