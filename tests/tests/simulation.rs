@@ -1,6 +1,7 @@
 //! The proof by simulation. `make simulate SEEDS=10000` runs so many seeds, `make simulate SEED=17` one of them.
 
 use std::{env, time::Instant};
+use tillflow_engine::log::sim::Defect;
 use tillflow_tests::simulation::{Report, Scenario, Toy, run};
 
 /// Seeds that every test run tries.
@@ -45,4 +46,23 @@ fn all(scenario: &dyn Scenario, seeds: u64) {
 #[test]
 fn a_counter_comes_to_what_a_naive_model_says() {
     all(&Toy, SEEDS);
+}
+
+/// Within so many seeds each planted defect must be found.
+const FOUND_WITHIN: u64 = 200;
+
+#[test]
+fn every_planted_defect_is_found() {
+    quiet();
+    let mut missed = Vec::new();
+    for &defect in Defect::ALL {
+        let found = (1..=FOUND_WITHIN).find_map(|seed| run(seed, &Toy, Some(defect)).err().map(|wrong| (seed, wrong)));
+        match found {
+            Some((seed, wrong)) => {
+                println!("{defect:?}: seed {seed}: {}", wrong.first().map(|w| w.chars().take(200).collect::<String>()).unwrap_or_default());
+            }
+            None => missed.push(defect),
+        }
+    }
+    assert_eq!(missed, [], "not found within {FOUND_WITHIN} seeds");
 }

@@ -44,6 +44,8 @@ pub struct Chaos {
     absence: Option<(Duration, Duration)>,
     long_outages: bool,
     plain: bool,
+    /// How far wall clocks are off.
+    jumped: i64,
 }
 
 impl Chaos {
@@ -60,7 +62,7 @@ impl Chaos {
         };
         let faults = Faults {
             on: true,
-            crash: weather(300),
+            crash: weather(500),
             freeze: weather(700),
             slow: weather(40),
             lost_end: weather(25),
@@ -69,6 +71,7 @@ impl Chaos {
             flush: weather(10),
             slow_partition: weather(15),
             slowest_ms: if making.long_outages { 3_000 } else { 300 },
+            slow_marker: weather(6),
             compaction: weather(200),
         };
         let pace = weather(3_000);
@@ -78,7 +81,19 @@ impl Chaos {
             (at, long)
         });
         let next = Some(dice.millis(0, 5_000));
-        Self { dice, faults, next, pace, until, starts, machines: instances, absence, long_outages: making.long_outages, plain: false }
+        Self {
+            dice,
+            faults,
+            next,
+            pace,
+            until,
+            starts,
+            machines: instances,
+            absence,
+            long_outages: making.long_outages,
+            plain: false,
+            jumped: 0,
+        }
     }
 
     /// How often things go wrong inside.
@@ -158,7 +173,13 @@ impl Chaos {
             7 => Event::Replace,
             8 => Event::BrokerGone(if self.long_outages { dice.millis(50, 20_000) } else { dice.millis(20, 300) }),
             9 => Event::DiskFull(dice.millis(50, 5_000)),
-            10 => Event::ClockJump(dice.below(400_000) as i64 - 200_000),
+            10 => {
+                // Events further than five minutes ahead of the wall are refused, rightly.
+                let to = dice.below(400_000) as i64 - 200_000;
+                let by = to - self.jumped;
+                self.jumped = to;
+                Event::ClockJump(by)
+            }
             11 => Event::Compact,
             12 => {
                 let name = format!("till-{}", dice.between(0, 3));

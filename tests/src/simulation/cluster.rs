@@ -202,23 +202,6 @@ impl Cluster {
                 rests_since = None;
             }
             if self.now() > limit {
-                if std::env::var_os("SIM_TRACE").is_some() {
-                    let w = self.sim.0.lock();
-                    eprintln!("steps {} now {:?} counts {:?}", self.steps.get(), w.now(), w.counts);
-                    for p in self.processes.borrow().iter() {
-                        eprintln!(
-                            "{} {} {} alive {} wakes {:?}",
-                            p.id,
-                            p.instance,
-                            p.machine,
-                            w.is_alive(p.id),
-                            p.workers
-                                .iter()
-                                .map(|x| x.borrow().as_ref().map(|r| (w.wakes(p.id, r.client), r.worker.held(), w.debug(r.client))))
-                                .collect::<Vec<_>>()
-                        );
-                    }
-                }
                 return Err(vec![format!("not drained {LIVENESS:?} after the faults had stopped: {}", self.what_is_left())]);
             }
             self.revive();
@@ -545,7 +528,6 @@ impl Cluster {
                     self.clock.advance(Duration::from_millis(5));
                 }
                 self.clock.advance(long);
-                self.clock.jump(-(long.as_millis() as i64));
                 self.sim.0.lock().forget_offsets();
                 self.chaos.borrow_mut().shift(long);
             }

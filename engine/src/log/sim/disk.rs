@@ -1,7 +1,7 @@
 //! A disk: what was written is there while the process lives; what was flushed is there after a crash.
 
 use super::{Sim, planted::Defect};
-use crate::worker::POSITION;
+use crate::worker::{META, Meta, POSITION};
 use parking_lot::RwLock;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tillflow_state::{Backend, Read, Snapshots, StateError};
@@ -22,6 +22,8 @@ pub struct Disk {
     /// When a commit was last written to it, as far as was flushed; and since.
     flushed_at: Duration,
     written_at: Duration,
+    /// Whether it ever held what survives a crash.
+    pub(super) was_flushed: bool,
 }
 
 impl Disk {
@@ -52,6 +54,7 @@ impl Disk {
     pub fn flush(&mut self) {
         self.unflushed.clear();
         self.flushed_at = self.written_at;
+        self.was_flushed |= self.position() > 0;
     }
 
     /// The process died: what was not flushed is gone.
@@ -66,10 +69,24 @@ impl Disk {
         self.holder = None;
     }
 
+    /// Planted: takes the offsets out of the task's own row.
+    pub(super) fn forget_offsets(&mut self) {
+        let forgotten = self.rows.get(META).and_then(|row| without_offsets(row));
+        if let Some(row) = forgotten {
+            self.write(META, Some(&row));
+        }
+    }
+
     /// Begins anew, with nothing.
     pub fn wipe(&mut self) {
-        *self = Self { holder: self.holder, ..Self::default() };
+        *self = Self { holder: self.holder, was_flushed: self.was_flushed, ..Self::default() };
     }
+}
+
+/// Planted: a task's own row without the offsets in it.
+pub fn without_offsets(row: &[u8]) -> Option<Vec<u8>> {
+    let meta: Meta = postcard::from_bytes(row).ok()?;
+    postcard::to_allocvec(&Meta { offsets: BTreeMap::new(), ..meta }).ok()
 }
 
 /// An open store.

@@ -167,18 +167,6 @@ impl ConsumerGroup {
         self.clients.get(&client).map(|c| c.owned.clone()).unwrap_or_default()
     }
 
-    /// DEBUG
-    pub fn debug(&self, client: ClientId) -> String {
-        format!(
-            "gen {} prep {:?} client {:?} offsets {:?} pending {:?}",
-            self.generation,
-            self.preparing,
-            self.clients.get(&client),
-            self.offsets,
-            self.pending
-        )
-    }
-
     /// Whether the group rests: all that there are have joined and hold all partitions.
     pub fn is_stable(&self) -> bool {
         let held: usize = self.clients.values().map(|c| c.owned.len()).sum();

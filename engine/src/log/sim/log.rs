@@ -154,6 +154,16 @@ impl SimLog {
 
     /// One step of whatever it does: here the process may die, stand still or be slow.
     pub(super) fn step(&self, dying: &'static str) -> Result<(), Stopped> {
+        self.one_step(dying, 1)
+    }
+
+    /// One of the steps that matter most: more goes wrong here.
+    pub(super) fn critical_step(&self, dying: &'static str) -> Result<(), Stopped> {
+        self.one_step(dying, 5)
+    }
+
+    /// One step at which things go wrong so many times as often.
+    pub(super) fn one_step(&self, dying: &'static str, weight: u64) -> Result<(), Stopped> {
         let wait = self.world(|w| {
             if !w.is_alive(self.process) {
                 return Err(Stopped::Dead);
@@ -164,7 +174,7 @@ impl SimLog {
             if !w.faults.on {
                 return Ok(None);
             }
-            let (crash, freeze, slow) = (w.faults.crash, w.faults.freeze, w.faults.slow);
+            let (crash, freeze, slow) = (w.faults.crash / weight, w.faults.freeze / weight, w.faults.slow / weight);
             if w.dice.one_in(crash) {
                 w.count(dying);
                 w.kill(self.process);
@@ -287,14 +297,15 @@ impl Log for SimLog {
     }
 
     fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
-        self.step("crash before a store is opened")?;
+        self.critical_step("crash before a store is opened")?;
         let may = self.may_open.entry(partition).or_default();
         let without_cause = *may == 0;
         *may = may.saturating_sub(1);
         self.open.remove(&partition);
         let at = TopicPartition { topic: self.changelog, partition };
-        let end = self.reader.end(at)?;
+        self.reach()?;
         let mut world = self.sim.0.lock();
+        let end = world.partition(at).map_or(0, |p| p.end());
         if without_cause && !world.was_full(self.process) {
             world.violation(format!("{}-{partition} was restored without cause", self.group));
         }
@@ -307,10 +318,14 @@ impl Log for SimLog {
                 return Err(StateError::Held { path: format!("{machine}/{}-{partition}", self.group).into() }.into());
             }
             disk.holder = Some(self.client);
+            if disk.was_flushed && disk.position() == 0 {
+                world.violation(format!("{}-{partition} was wiped", self.group));
+            }
             let old = disk.position() > 0 && now.saturating_sub(disk.written_at()) > KEEP_TOMBSTONES;
             if old && planted != Some(Defect::OldStoreKept) {
                 world.count("a store older than the changelog keeps tombstones is built anew");
                 disk.wipe();
+                disk.was_flushed = false;
             }
             if disk.position() > end {
                 world.violation(format!("{}-{partition}: the store is at {}, its changelog ends at {end}", self.group, disk.position()));
@@ -318,12 +333,17 @@ impl Log for SimLog {
             }
         }
         let mut offset = disk.read().position();
-        if planted == Some(Defect::ExpiredIsAnew) && end > 0 {
-            let inputs = self.inputs_of(partition);
-            if world.groups.get(self.group).is_some_and(|g| inputs.iter().all(|at| !g.offsets.contains_key(at))) {
-                disk.write().wipe();
-                offset = end;
-            }
+        let inputs = self.inputs_of(partition);
+        let expired = world.groups.get(self.group).is_some_and(|g| inputs.iter().all(|at| !g.offsets.contains_key(at)));
+        if planted == Some(Defect::ExpiredIsAnew) && end > 0 && expired {
+            let mut disk = disk.write();
+            disk.wipe();
+            disk.was_flushed = false;
+            offset = end;
+        }
+        if planted == Some(Defect::NoOffsetIsZero) && expired {
+            disk.write().forget_offsets();
+            self.reader.forgets.insert(at);
         }
         drop(world);
         let backend = SimBackend { sim: self.sim.clone(), disk, process: self.process, holder: self.client, partition };
@@ -346,7 +366,7 @@ impl Log for SimLog {
         let began = self.world(|w| w.now());
         let mut fenced = BTreeSet::new();
         loop {
-            self.step("crash while offsets settle")?;
+            self.critical_step("crash while offsets settle")?;
             self.reach()?;
             let stable = self.world(|w| {
                 let group = w.groups.get(self.group)?;
@@ -376,12 +396,8 @@ impl Log for SimLog {
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
-        self.step("crash before inputs are started")?;
+        self.critical_step("crash before inputs are started")?;
         for &(at, offset) in inputs {
-            let offset = match self.world(|w| w.planted) {
-                Some(Defect::NoOffsetIsZero) => self.world(|w| w.groups.get(self.group)?.offsets.get(&at).map(|o| o.offset)),
-                _ => offset,
-            };
             let next = match offset {
                 Some(offset) => offset,
                 None => self.reader.begin(at)?,
@@ -413,7 +429,7 @@ impl Log for SimLog {
     }
 
     fn release(&mut self, partitions: &[u32]) -> Result<(), LogError> {
-        self.step("crash before partitions are given up")?;
+        self.critical_step("crash before partitions are given up")?;
         for partition in partitions {
             if let Some(store) = self.open.remove(partition) {
                 let mut disk = store.disk.write();

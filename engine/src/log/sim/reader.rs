@@ -1,8 +1,12 @@
 //! Reads topics of the simulated cluster outside any group.
 
-use super::{Sim, planted::Defect, world::ProcessId};
+use super::{Sim, disk::without_offsets, planted::Defect, world::ProcessId};
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
-use std::{collections::BTreeMap, time::Duration};
+use crate::worker::META;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Records read of one partition in one poll, at most.
 const BATCH: u64 = 60;
@@ -17,12 +21,22 @@ pub struct SimReader {
     assigned: BTreeMap<TopicPartition, i64>,
     /// Planted: ends as they were before offsets were stable.
     pub(super) early_ends: BTreeMap<TopicPartition, i64>,
+    /// Planted: changelogs of which offsets are not believed.
+    pub(super) forgets: BTreeSet<TopicPartition>,
 }
 
 impl SimReader {
     /// A reader of a client of a process. What is written and not yet decided counts as there (`undecided`) or not.
     pub fn new(sim: &Sim, process: ProcessId, client: u64, undecided: bool) -> Self {
-        Self { sim: sim.clone(), process, client, undecided, assigned: BTreeMap::new(), early_ends: BTreeMap::new() }
+        Self {
+            sim: sim.clone(),
+            process,
+            client,
+            undecided,
+            assigned: BTreeMap::new(),
+            early_ends: BTreeMap::new(),
+            forgets: BTreeSet::new(),
+        }
     }
 
     fn unavailable(&self, what: &str) -> Option<LogError> {
@@ -69,7 +83,13 @@ impl Reader for SimReader {
                 };
                 moved |= next > *position;
                 *position = next;
-                records.extend(read);
+                let forget = self.forgets.contains(&at);
+                records.extend(read.into_iter().map(|mut r| {
+                    if forget && r.key.as_deref() == Some(META) {
+                        r.value = r.value.as_deref().and_then(without_offsets);
+                    }
+                    r
+                }));
             }
         }
         if !moved {

@@ -56,6 +56,8 @@ pub enum Marker {
 #[derive(Clone, Debug, Default)]
 pub struct Transactions {
     ids: BTreeMap<String, Id>,
+    /// One marker in so many is slow.
+    pub slow_marker: u64,
     /// Planted: nobody is fenced.
     pub unfenced: bool,
 }
@@ -63,7 +65,7 @@ pub struct Transactions {
 impl Transactions {
     /// Takes over an id: decides its open transaction and gives out a new epoch.
     pub fn initialise(&mut self, name: &str, now: Duration, dice: &mut Dice) -> Result<u32, Refused> {
-        let number = self.ids.len() as u32 + 1;
+        let (number, slow_marker) = (self.ids.len() as u32 + 1, self.slow_marker);
         let id = self.ids.entry(name.to_owned()).or_insert_with(|| Id { number, ..Id::default() });
         match id.state {
             State::Empty => {
@@ -72,7 +74,7 @@ impl Transactions {
             }
             State::Ongoing(_) => {
                 id.epoch += 1;
-                id.complete(false, now, dice);
+                id.complete(false, now, slow_marker, dice);
                 Err(Refused::Busy)
             }
             State::Completing(_) => Err(Refused::Busy),
@@ -107,11 +109,12 @@ impl Transactions {
 
     /// Ends the transaction of an id. Asked again with the same answer in mind, it agrees.
     pub fn end(&mut self, name: &str, epoch: u32, committed: bool, now: Duration, dice: &mut Dice) -> Result<(), Refused> {
+        let slow_marker = self.slow_marker;
         let id = self.id(name, epoch)?;
         match id.state {
             State::Ongoing(_) => {
                 id.last_committed = committed.then_some(epoch);
-                id.complete(committed, now, dice);
+                id.complete(committed, now, slow_marker, dice);
                 Ok(())
             }
             State::Completing(was) if was == committed => Ok(()),
@@ -123,10 +126,11 @@ impl Transactions {
 
     /// Aborts what is open for too long.
     pub fn time_out(&mut self, now: Duration, dice: &mut Dice) {
+        let slow_marker = self.slow_marker;
         for id in self.ids.values_mut() {
             if matches!(id.state, State::Ongoing(since) if now.saturating_sub(since) > TIMEOUT) {
                 id.epoch += 1;
-                id.complete(false, now, dice);
+                id.complete(false, now, slow_marker, dice);
             }
         }
     }
@@ -163,15 +167,15 @@ impl Transactions {
 }
 
 impl Id {
-    fn complete(&mut self, committed: bool, now: Duration, dice: &mut Dice) {
+    fn complete(&mut self, committed: bool, now: Duration, slow_marker: u64, dice: &mut Dice) {
         self.state = State::Completing(committed);
         let partitions = std::mem::take(&mut self.partitions).into_iter().map(Marker::Partition);
         let targets = partitions.chain(std::mem::take(&mut self.groups).into_iter().map(Marker::Offsets));
         // Mostly at once; now and then one of them is slow.
         self.markers = targets
             .map(|target| {
-                let slow = dice.one_in(12);
-                (now + if slow { dice.millis(5, 400) } else { dice.millis(0, 4) }, target)
+                let slow = dice.one_in(slow_marker);
+                (now + if slow { dice.millis(5, 1_500) } else { dice.millis(0, 4) }, target)
             })
             .collect();
     }

@@ -42,6 +42,8 @@ pub struct Faults {
     pub slow_partition: u64,
     /// How slow, at most, in milliseconds.
     pub slowest_ms: u64,
+    /// A transaction's marker arrives late.
+    pub slow_marker: u64,
     /// A compacted topic is compacted, at a look.
     pub compaction: u64,
 }
@@ -104,6 +106,8 @@ impl Sim {
             .iter()
             .enumerate()
             .flat_map(|(topic, (n, _))| (0..*n).map(move |partition| (TopicPartition { topic, partition }, Partition::default())));
+        let mut transactions = Transactions::default();
+        transactions.slow_marker = faults.slow_marker;
         Self(Arc::new(Mutex::new(World {
             clock: clock.clone(),
             dice,
@@ -111,7 +115,7 @@ impl Sim {
             planted: None,
             partitions: partitions.collect(),
             compacted: topics.iter().enumerate().filter(|(_, (_, compacted))| *compacted).map(|(i, _)| i).collect(),
-            transactions: Transactions::default(),
+            transactions,
             groups: groups.iter().map(|(name, n)| (*name, ConsumerGroup::new(*n, eager))).collect(),
             disks: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -208,9 +212,6 @@ impl World {
                 }
             }
         }
-        if self.planted == Some(Defect::WipedAfterCrash) {
-            self.violations.push(format!("{machine}: stores wiped after a crash"));
-        }
     }
 
     /// A process ends by itself; its stores are flushed if it closed them.
@@ -280,6 +281,7 @@ impl World {
     /// Ends all that goes wrong: what is frozen wakes, what is full has room.
     pub fn mend(&mut self) {
         self.faults.on = false;
+        self.transactions.slow_marker = 0;
         self.down_until = Duration::ZERO;
         for p in self.processes.values_mut() {
             (p.frozen_until, p.disk_full_until) = (Duration::ZERO, Duration::ZERO);
@@ -325,11 +327,6 @@ impl World {
             }
         }
         owners
-    }
-
-    /// DEBUG
-    pub fn debug(&self, client: u64) -> String {
-        self.groups.values().map(|g| g.debug(client)).collect::<Vec<_>>().join("; ")
     }
 
     /// Whether a group rests.
