@@ -10,7 +10,7 @@ mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, doctor, evaluate, migrate, schemas, state, topics, user};
+use commands::{Usage, backup, clock, dlq, doctor, evaluate, import, migrate, schemas, state, topics, user};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -19,6 +19,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
 };
+use tillflow_connectors::redis::RedisError;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -69,6 +70,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Bring a backup back as the data directory
     Restore(backup::RestoreArgs),
+    /// Bring a shop's history into its log, with mails and pushes off
+    Import(import::ImportArgs),
     /// Take an embedded data directory to a Kafka cluster, and go on there
     Migrate(migrate::MigrateArgs),
     /// Export or erase all that is stored of a user
@@ -99,6 +102,7 @@ impl Command {
             Self::Clock(args) => args.command.place().flags(),
             Self::Backup(args) => args.place.flags(),
             Self::Restore(args) => args.place.flags(),
+            Self::Import(args) => args.place.flags(),
             Self::Migrate(args) => args.place.flags(),
             Self::Doctor(args) => args.place.flags(),
             Self::User(args) => args.command.place().flags(),
@@ -126,7 +130,10 @@ fn main() -> ExitCode {
     let _ = out.flush();
     eprintln!("tillflow: {e:#}");
     // A wrong setting is found by the processor it belongs to, once they are put together.
-    let is_usage = e.is::<Usage>() || matches!(e.downcast_ref(), Some(tillflow_engine::StartError::Wiring(_)));
+    let is_usage = e.is::<Usage>()
+        || matches!(e.downcast_ref(), Some(tillflow_engine::StartError::Wiring(_)))
+        || matches!(e.downcast_ref(), Some(tillflow_gateway::GatewayError::Open(_)))
+        || matches!(e.downcast_ref(), Some(RedisError::Address { .. } | RedisError::Ttl));
     if is_usage { USAGE.into() } else { ExitCode::FAILURE }
 }
 
@@ -158,6 +165,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Clock(args) => clock::run(args, &config, out),
         Command::Backup(args) => backup::backup(args, &config, out),
         Command::Restore(args) => backup::restore(args, &config, out),
+        Command::Import(args) => import::run(args, &config, out),
         Command::Migrate(args) => migrate::run(args, &config, out),
         Command::User(args) => user::run(args, &config, out),
         Command::Doctor(args) => doctor::run(args, &config, out),

@@ -77,7 +77,8 @@ fn instance_id(config: &Config) -> Result<String> {
     Ok(id)
 }
 
-fn shared(config: &Config) -> Shared {
+/// The memory that all stores share.
+pub fn shared(config: &Config) -> Shared {
     Shared::new(config.memory.cache_mb << 20, config.memory.write_buffers_mb << 20)
 }
 

@@ -5,12 +5,12 @@ use crate::{
     config::EngineConfig,
     globals::SharedGlobals,
     log::{
-        Log, LogError, Reader, TopicPartition,
+        Log, LogError, NewRecord, Reader, TopicPartition,
         embedded::{Embedded, EmbeddedLog, EmbeddedReader},
         kafka::{Kafka, KafkaAppender, KafkaLog, KafkaReader, Stores, drained as kafka_drained},
     },
     metrics::Metrics,
-    port::{Append, Committed, Port, PortError, Readiness, Shop, TaskStatus},
+    port::{Append, Committed, LogSlice, Port, PortError, Readiness, Shop, TaskStatus},
     status::{TaskView, Tasks},
     tail,
     wiring::{Wired, Wiring, WiringError, wire},
@@ -68,6 +68,7 @@ struct Running {
     failure: Mutex<Option<String>>,
     wake: Box<dyn Fn() + Send + Sync>,
     drained: Drained,
+    log: Option<Embedded>,
 }
 
 type Drained = Box<dyn Fn() -> Result<bool, LogError> + Send + Sync>;
@@ -84,6 +85,8 @@ struct Builder {
     outputs: broadcast::Sender<Arc<Committed>>,
     stop: Arc<AtomicBool>,
     workers: Vec<(String, Work)>,
+    /// The log, where it is in this process.
+    log: Option<Embedded>,
 }
 
 impl Builder {
@@ -100,6 +103,7 @@ impl Builder {
             outputs: broadcast::channel(tail::CAPACITY).0,
             stop: Arc::default(),
             workers: Vec::new(),
+            log: None,
         })
     }
 
@@ -144,6 +148,7 @@ impl Builder {
             failure: Mutex::new(None),
             wake,
             drained,
+            log: self.log,
         });
         let mut engine = Engine { running: running.clone(), threads: Vec::new() };
         let (catalog, codec, stop, tables, topics) =
@@ -167,6 +172,7 @@ impl Engine {
     pub fn embedded(log: &Embedded, groups: &[Group], codec: &Arc<Codec>, config: &EngineConfig) -> Result<Self, StartError> {
         let catalog = Arc::new(log.catalog().clone());
         let mut builder = Builder::new(groups, &catalog, codec, config)?;
+        builder.log = Some(log.clone());
         let mut expected = Vec::new();
         let wired = std::mem::take(&mut builder.wiring.groups);
         for w in &wired {
@@ -327,6 +333,22 @@ impl Port for Running {
         let mut result = Ok(());
         state.read(&mut |read| result = read.scan(from, to, visit));
         result.map_err(|e| PortError::Failed(e.to_string()))
+    }
+
+    fn read_log(&self, at: TopicPartition, from: i64, limit: usize) -> Result<LogSlice, PortError> {
+        let log = self.log.as_ref().ok_or_else(|| PortError::Refused("the log is not in this process; read it from the cluster".into()))?;
+        let failed = |e: LogError| PortError::Failed(e.to_string());
+        let end = log.end(at);
+        Ok(LogSlice { begin: log.begin(at).map_err(failed)?, end, records: log.read(at, from, limit).map_err(failed)? })
+    }
+
+    fn append_raw(&self, records: Vec<NewRecord>) -> oneshot::Receiver<Result<(), PortError>> {
+        let (answer, receiver) = oneshot::channel();
+        match self.appender.lock().clone() {
+            Some(appender) => appender.append(records, answer),
+            None => drop(answer.send(Err(PortError::Unavailable("shutting down".into())))),
+        }
+        receiver
     }
 
     fn queries(&self, group: &str) -> Vec<&'static str> {

@@ -1,5 +1,6 @@
 //! What gateway and connectors see of a running engine: append, query, tail, readiness. Both logs offer the same.
 
+use crate::log::{NewRecord, Record, TopicPartition};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -76,6 +77,17 @@ pub struct TaskStatus {
     pub restored: Option<(u64, u64)>,
 }
 
+/// Records of a partition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSlice {
+    /// The first offset there is.
+    pub begin: i64,
+    /// The next offset to be written.
+    pub end: i64,
+    /// The records, in the order of their offsets.
+    pub records: Vec<Record>,
+}
+
 /// Whether the instance can serve.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Readiness {
@@ -115,6 +127,22 @@ pub trait Port: Send + Sync {
         _visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), PortError> {
         Err(PortError::Failed(format!("rows of {group} {partition} can't be looked at here")))
+    }
+
+    /// Committed records of a partition from an offset on, as they are. Blocks. Only where no other process can open the
+    /// log: a cluster's is read there.
+    ///
+    /// # Errors
+    /// When the log can't be read here.
+    fn read_log(&self, _at: TopicPartition, _from: i64, _limit: usize) -> Result<LogSlice, PortError> {
+        Err(PortError::Refused("the log is not in this process; read it from the cluster".into()))
+    }
+
+    /// Appends records as they are, all of them or none; the answer comes once the log has them.
+    fn append_raw(&self, _records: Vec<NewRecord>) -> oneshot::Receiver<Result<(), PortError>> {
+        let (answer, receiver) = oneshot::channel();
+        let _ = answer.send(Err(PortError::Refused("the log is not in this process; write to the cluster".into())));
+        receiver
     }
 
     /// All committed records of output topics from now on, in log order a partition. A receiver that falls behind

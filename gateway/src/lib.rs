@@ -18,6 +18,7 @@ mod error;
 mod forward;
 mod health;
 mod ingest;
+mod log;
 mod metrics;
 mod push;
 mod query;
@@ -157,6 +158,8 @@ fn router(app: &Arc<App>) -> Router {
         .route("/v1/products/{id}", get(query::product))
         .route("/v1/products/{id}/{*path}", get(query::product_path))
         .route("/v1/state", get(state::tasks))
+        .route("/v1/log", post(log::append).layer(axum::extract::DefaultBodyLimit::max(log::BYTES)))
+        .route("/v1/log/{topic}/{partition}", get(log::read))
         .route("/v1/state/{group}/{partition}", get(state::rows))
         .route("/ws/recommendations/{user_id}", get(sockets::web_socket))
         .route("/sse/recommendations/{user_id}", get(sockets::event_stream))

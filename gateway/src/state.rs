@@ -83,7 +83,7 @@ pub(crate) async fn rows(
 }
 
 /// Reads off the threads that serve sockets.
-async fn reading<T: Send + 'static>(
+pub(crate) async fn reading<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, PortError> {

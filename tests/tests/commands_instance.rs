@@ -64,6 +64,38 @@ fn a_running_instance_shows_the_rows_that_its_directory_shows_once_it_has_ended(
 }
 
 #[test]
+fn a_running_embedded_instance_takes_marks_and_shows_its_dead_letters() {
+    let mut shop = Tillflow::run().set("time.idle", false).set("keys.admin", "admin").set("keys.server", "server").spawn();
+    shop.wait_until_ready();
+    let client = reqwest::blocking::Client::new();
+    let post = |path: &str, body: Value| {
+        let answer = client.post(format!("{}{path}", shop.url())).bearer_auth("server").json(&body).send().unwrap();
+        assert!(answer.status().is_success(), "{path}: {}", answer.text().unwrap_or_default());
+    };
+    post("/v1/events", order("ann"));
+    post("/v1/topics/pricing_rules", json!([{"scope": "default", "lwo": 5}]));
+    let data = shop.files().join("tillflow-data");
+    let command = |arguments: &[&str]| {
+        let run = arguments.iter().fold(Tillflow::command(Vec::<String>::new()), |run, a| run.arg(*a));
+        run.set("data_dir", data.display()).set("listen", shop.url().trim_start_matches("http://")).set("keys.admin", "admin").finish()
+    };
+    let marks = command(&["clock", "advance", "2030-01-01T00:00:00Z", "--json"]).ok().json();
+    assert_eq!(marks["marks"], 4);
+    until("all clocks are there", LONG, || {
+        let ready: Value = client.get(format!("{}/readyz", shop.url())).send().unwrap().json().unwrap();
+        let tasks = ready["tasks"].as_array().unwrap();
+        tasks.iter().filter(|t| t["group"] == "customers").all(|t| t["clock"].as_str() >= Some("2030-01-01"))
+    });
+    let listed = |settled: &str| objects(&command(&["dlq", "ls", "--json", settled, "--topic", "pricing_rules"]).ok());
+    until("the rule is a dead letter", LONG, || !listed("--all").is_empty());
+    assert!(listed("--all")[0]["error"].as_str().unwrap().contains("lwo"));
+    let dropped = command(&["dlq", "drop", "--all", "--json"]).ok().json();
+    assert!(dropped["count"].as_u64() > Some(0));
+    assert!(listed("--all").is_empty() && !listed("--settled").is_empty());
+    assert!(shop.stop().success());
+}
+
+#[test]
 fn an_instance_that_leaves_gives_its_place_up_and_one_that_stops_keeps_it() {
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();

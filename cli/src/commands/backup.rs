@@ -1,9 +1,13 @@
 //! `tillflow backup` and `restore`: a consistent copy of an embedded data directory, and back again.
 
 use super::{Out, PlaceArgs, Usage, place};
-use crate::config::{Config, LogKind};
+use crate::{
+    config::{Config, LogKind},
+    progress::bar,
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
@@ -84,7 +88,9 @@ pub fn restore(args: &RestoreArgs, config: &Config, out: Out<'_>) -> Result<()> 
     if beside.exists() {
         fs::remove_dir_all(&beside).with_context(|| format!("removing {}", beside.display()))?;
     }
-    let bytes = copy(&args.dir.join(EMBEDDED), &beside)?;
+    let progress = bar(Some(size(&args.dir.join(EMBEDDED))?), "copying bytes");
+    let bytes = copy(&args.dir.join(EMBEDDED), &beside, &progress)?;
+    progress.finish_and_clear();
     fs::rename(&beside, &target).with_context(|| format!("renaming {}", beside.display()))?;
     File::open(&config.data_dir)?.sync_all()?;
     report("Restored", &args.dir, &config.data_dir, bytes, args.json, out)
@@ -118,16 +124,18 @@ fn check_manifest(dir: &Path, config: &Config) -> Result<()> {
 }
 
 /// Copies a directory and brings it to disk; its bytes.
-fn copy(from: &Path, to: &Path) -> Result<u64> {
+fn copy(from: &Path, to: &Path, progress: &ProgressBar) -> Result<u64> {
     fs::create_dir(to).with_context(|| format!("creating {}", to.display()))?;
     let mut bytes = 0;
     for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         if entry.file_type()?.is_dir() {
-            bytes += copy(&source, &target)?;
+            bytes += copy(&source, &target, progress)?;
         } else {
-            bytes += fs::copy(&source, &target).with_context(|| format!("copying {}", source.display()))?;
+            let copied = fs::copy(&source, &target).with_context(|| format!("copying {}", source.display()))?;
+            progress.inc(copied);
+            bytes += copied;
             File::open(&target)?.sync_all()?;
         }
     }

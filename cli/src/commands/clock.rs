@@ -21,7 +21,7 @@ pub enum ClockCommand {
     ///
     /// Event time follows the events; where none come and the idle clock is off, it stands. This writes a mark into the
     /// log behind all that is there already; every task moves its clock to it. A time that has passed changes nothing,
-    /// and no clock goes back. On the embedded log, stop the instance first: it takes the mark at its next start.
+    /// and no clock goes back. Works on a running instance, and on a data directory at rest: there the next start takes the mark.
     Advance {
         /// RFC 3339, such as 2026-01-31T12:00:00Z
         time: String,

@@ -1,11 +1,11 @@
 //! Where the topics are: the embedded log of a data directory, or a cluster; read and appended to outside any group.
 
-use super::Usage;
+use super::{InstanceArgs, Usage, remote::Remote, source::Instance};
 use crate::{
     config::{Config, LogKind},
     running,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
@@ -25,7 +25,7 @@ use tillflow_engine::log::{
     kafka::{Kafka, KafkaReader},
 };
 use tillflow_engine_api::Group;
-use tillflow_schemas::{Catalog, Topic};
+use tillflow_schemas::{Catalog, Timestamp, Topic, partition::partition};
 use tillflow_state::StateError;
 
 /// Longest wait for the next record of a topic that is not read to its end.
@@ -66,17 +66,35 @@ pub enum Place {
     Embedded(Embedded),
     /// On a cluster.
     Kafka(Kafka),
+    /// In the data directory of an instance that runs, and is asked.
+    Instance(Box<Remote>),
 }
 
 impl Place {
-    /// The place that the configuration names.
+    /// The place that the configuration names; where an instance runs on the data directory, that instance.
     ///
     /// # Errors
-    /// When there is no data directory, another process holds it, or no brokers are configured.
+    /// When there is no data directory, another process holds it that does not answer, or no brokers are configured.
     pub fn open(config: &Config) -> Result<Self> {
-        match config.log_kind() {
-            LogKind::Embedded => Ok(Self::Embedded(embedded(config)?)),
-            LogKind::Kafka => Ok(Self::Kafka(cluster(config)?)),
+        Self::open_or_ask(&InstanceArgs::default(), config)
+    }
+
+    /// The same; the instance may be named.
+    ///
+    /// # Errors
+    /// As [`Place::open`].
+    pub fn open_or_ask(args: &InstanceArgs, config: &Config) -> Result<Self> {
+        if config.log_kind() == LogKind::Kafka {
+            return Ok(Self::Kafka(cluster(config)?));
+        }
+        let ask = || -> Result<Self> { Ok(Self::Instance(Box::new(Remote::new(Instance::new(args, config)?, config)?))) };
+        if args.url.is_some() {
+            return ask();
+        }
+        match embedded(config) {
+            Ok(log) => Ok(Self::Embedded(log)),
+            Err(e) if is_held(&e) => ask().map_err(|asked| anyhow!("{e:#}; the instance that runs on it can't be asked: {asked:#}")),
+            Err(e) => Err(e),
         }
     }
 
@@ -85,6 +103,7 @@ impl Place {
         match self {
             Self::Embedded(log) => log.catalog(),
             Self::Kafka(kafka) => &kafka.catalog,
+            Self::Instance(remote) => remote.catalog(),
         }
     }
 
@@ -117,6 +136,7 @@ impl Place {
         let mut reader: Box<dyn Reader> = match self {
             Self::Embedded(log) => Box::new(EmbeddedReader::new(log)),
             Self::Kafka(kafka) => Box::new(KafkaReader::new(kafka, false)?),
+            Self::Instance(remote) => return partitions.into_iter().try_for_each(|at| remote.read(at, take)),
         };
         let mut ends = Vec::new();
         for at in partitions {
@@ -146,6 +166,7 @@ impl Place {
     pub fn append(&self, records: Vec<NewRecord>) -> Result<()> {
         match self {
             Self::Embedded(log) => Ok(log.write(&records, std::iter::empty())?),
+            Self::Instance(remote) => remote.append(&records),
             Self::Kafka(kafka) => produce(kafka, &records).context("the cluster did not take it; nothing was written"),
         }
     }
@@ -171,6 +192,17 @@ fn produce(kafka: &Kafka, records: &[NewRecord]) -> Result<()> {
         producer.send(message).map_err(|(e, _)| e)?;
     }
     Ok(producer.commit_transaction(ANSWER)?)
+}
+
+/// A record with the partition of its key.
+pub fn keyed(index: usize, topic: &Topic, key: &str, value: Vec<u8>) -> NewRecord {
+    NewRecord {
+        to: TopicPartition { topic: index, partition: partition(key.as_bytes(), topic.partitions) },
+        at: Timestamp::wall(),
+        key: Some(key.as_bytes().to_vec()),
+        value: Some(value),
+        headers: Vec::new(),
+    }
 }
 
 /// The embedded log of the configured data directory, which must be there already.

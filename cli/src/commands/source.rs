@@ -54,6 +54,14 @@ impl Instance {
         self.answer(self.client.get(format!("{}{path}", self.url)))
     }
 
+    /// The answer to POST of JSON to a path.
+    ///
+    /// # Errors
+    /// When there is none, or it is a refusal.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.answer(self.client.post(format!("{}{path}", self.url)).json(body))
+    }
+
     fn answer(&self, request: reqwest::blocking::RequestBuilder) -> Result<Value> {
         let request = self.key.iter().fold(request, |request, key| request.bearer_auth(key));
         let answer: Response = request.send().with_context(|| format!("no instance answers at {}", self.url))?;

@@ -125,27 +125,27 @@ fn write_summary(dir: &Path, summary: &Value) -> Result<()> {
 
 /// Puts the records into the log, and after them the mark that sets every clock to the end.
 fn fill(log: &Embedded, lines: Vec<Line>, end: Timestamp) -> Result<()> {
-    let mut batch = Vec::with_capacity(BATCH);
-    for line in lines {
-        let partitions = log.catalog().topics().get(line.topic).map_or(1, |t| t.partitions);
+    let mut records = records_of(lines, log.catalog()).peekable();
+    while records.peek().is_some() {
+        log.write(&records.by_ref().take(BATCH).collect::<Vec<_>>(), std::iter::empty())?;
+    }
+    let marks = if end > Timestamp::MIN { marks(log.catalog(), end)? } else { Vec::new() };
+    Ok(log.write(&marks, std::iter::empty())?)
+}
+
+/// Recorded lines as records, each in the partition of its key.
+pub fn records_of(lines: Vec<Line>, catalog: &Catalog) -> impl Iterator<Item = NewRecord> {
+    lines.into_iter().map(|line| {
+        let partitions = catalog.topics().get(line.topic).map_or(1, |t| t.partitions);
         let home = line.key.as_ref().map_or(0, |k| partition(k.as_bytes(), partitions));
-        let to = TopicPartition { topic: line.topic, partition: home };
-        batch.push(NewRecord {
-            to,
+        NewRecord {
+            to: TopicPartition { topic: line.topic, partition: home },
             at: line.at.max(Timestamp::EARLIEST),
             key: line.key.map(String::into_bytes),
             value: line.value,
             headers: Vec::new(),
-        });
-        if batch.len() == BATCH {
-            log.write(&batch, std::iter::empty())?;
-            batch.clear();
         }
-    }
-    if end > Timestamp::MIN {
-        batch.extend(marks(log.catalog(), end)?);
-    }
-    Ok(log.write(&batch, std::iter::empty())?)
+    })
 }
 
 /// The marks that set the clock of every task forward to `at`.
@@ -166,7 +166,11 @@ pub fn marks(catalog: &Catalog, at: Timestamp) -> Result<Vec<NewRecord>> {
     Ok((0..topic.partitions).map(mark).collect())
 }
 
-fn wait_until_drained(engine: &Engine) -> Result<()> {
+/// Waits until all that is in the log is processed and committed.
+///
+/// # Errors
+/// When the engine stops.
+pub fn wait_until_drained(engine: &Engine) -> Result<()> {
     let progress = bar(Some(0), "processing");
     let mut most = 0;
     loop {

@@ -3,7 +3,7 @@
 use super::stored;
 use crate::{
     commands::{Out, Place, Usage, place},
-    config::Config,
+    config::{Config, LogKind},
 };
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -28,7 +28,11 @@ pub fn run(user: &str, really: bool, config: &Config, out: Out<'_>) -> Result<()
             Usage(format!("erasing '{user}' can't be undone; `tillflow user export` shows what there is; give --yes to erase it")).into()
         );
     }
-    let place = Place::open(config)?;
+    // At rest: a running instance holds what it knows.
+    let place = match config.log_kind() {
+        LogKind::Embedded => Place::Embedded(place::embedded(config)?),
+        LogKind::Kafka => Place::Kafka(place::cluster(config)?),
+    };
     let groups = tillflow_processors::groups(&config.settings());
     let group = stored::group(&groups)?;
     if let Place::Kafka(kafka) = &place {
@@ -55,7 +59,7 @@ pub fn run(user: &str, really: bool, config: &Config, out: Out<'_>) -> Result<()
             }
             log.compact()?;
         }
-        Place::Kafka(_) => {
+        Place::Kafka(_) | Place::Instance(_) => {
             let to = stored::changelog(&place, group, home)?;
             writes.extend(rows.iter().map(|(key, _)| deletion(to, key)));
         }

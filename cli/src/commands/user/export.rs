@@ -4,11 +4,10 @@ use super::stored;
 use crate::{
     commands::{
         InstanceArgs, Out, Place,
-        place::is_held,
         source::{Instance, Source},
         state::{fields, hex, table_of},
     },
-    config::{Config, LogKind},
+    config::Config,
     progress::bar,
     replay::output,
 };
@@ -28,25 +27,14 @@ pub fn run(user: &str, instance: &InstanceArgs, config: &Config, out: Out<'_>) -
     let group = stored::group(&groups)?;
     let progress = bar(None, "reading topics and state");
     progress.enable_steady_tick(std::time::Duration::from_millis(200));
-    let place = match instance.url {
-        Some(_) if config.log_kind() == LogKind::Embedded => None,
-        _ => match Place::open(config) {
-            Ok(place) => Some(place),
-            Err(e) if is_held(&e) => None,
-            Err(e) => return Err(e),
-        },
+    let place = Place::open_or_ask(instance, config)?;
+    let rows = match &place {
+        Place::Instance(_) => asked_rows(&Source::open(instance, config)?, group, user)?,
+        _ => stored::rows(&place, group, user)?,
     };
-    let (rows, records) = match &place {
-        Some(place) => (stored::rows(place, group, user)?, Some(records(place, user)?)),
-        None => {
-            eprintln!(
-                "tillflow: an instance runs on the data directory, so its topics are left out (records: null); stop it to have them too"
-            );
-            (asked_rows(&Source::open(instance, config)?, group, user)?, None)
-        }
-    };
+    let records = records(&place, user)?;
     let answers = match &place {
-        Some(Place::Embedded(log)) => Some(answers(log, group, user)),
+        Place::Embedded(log) => Some(answers(log, group, user)),
         _ => asked_answers(&Instance::new(instance, config)?, group, user),
     };
     progress.finish_and_clear();

@@ -22,8 +22,8 @@ pub enum UserCommand {
     /// Print all that is stored of a user, as one JSON object
     ///
     /// `answers` is what the shop's pages see (points, ledger, entitlements, segments), `records` what the topics hold, as
-    /// replay writes it, `state` the rows of the stores with their values in base64. While an instance runs on an embedded
-    /// data directory, the topics can't be read: stop it to have them too.
+    /// replay writes it, `state` the rows of the stores with their values in base64. An instance that runs on the data directory
+    /// is asked; it wants an admin key where keys are configured.
     #[command(after_help = "Example:\n  tillflow user export user123 > user123.json")]
     Export {
         /// The user's id

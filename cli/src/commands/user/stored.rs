@@ -57,7 +57,7 @@ pub fn rows(place: &Place, group: &Group, user: &str) -> Result<Vec<Row>> {
             }
             true
         })?,
-        Place::Kafka(_) => {
+        Place::Kafka(_) | Place::Instance(_) => {
             let mut last = BTreeMap::new();
             place.read([changelog(place, group, home)?], &mut |record| {
                 if let Some(key) = record.key.filter(|key| is_of(user, key)) {
