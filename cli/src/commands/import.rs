@@ -114,7 +114,7 @@ pub fn run(args: &ImportArgs, config: &Config, out: Out<'_>) -> Result<()> {
 /// The ids of all triggers there are.
 fn triggers(place: &Place) -> Result<BTreeSet<String>> {
     let mut ids = BTreeSet::new();
-    each_trigger(place, &mut |trigger| drop(ids.insert(trigger.trigger_id)))?;
+    each_trigger(place, &mut |trigger| ids.extend([trigger.trigger_id]))?;
     Ok(ids)
 }
 
@@ -141,7 +141,7 @@ fn settle(place: &Place, codec: &Codec, before: &BTreeSet<String>) -> Result<usi
         let result = EmailResult { trigger_id: trigger.trigger_id, user_id, status: "suppressed".into(), provider_id: None, detail, at };
         let json = match serde_json::to_vec(&result) {
             Ok(json) => json,
-            Err(e) => return drop(failure.get_or_insert(e)),
+            Err(e) => return failure = Some(e),
         };
         let value = codec.encode(topic, &json).map_or_else(|_| json.clone(), std::borrow::Cow::into_owned);
         results.push(place::keyed(index, topic, result.user_id.as_str(), value));
