@@ -16,7 +16,7 @@ fn lines(records: &[Value]) -> String {
     records.iter().map(|r| format!("{r}\n")).collect()
 }
 
-/// Ann ordered ten days ago and left a cart nine days ago; reminders of it were due since.
+/// Ann ordered twenty days ago and left a cart nine days ago; reminders of it were due since.
 fn with_history(run: Run) -> Run {
     let event = |id: &str, kind: &str, at: Timestamp, fields: Value| {
         let mut event = json!({"event_type": kind, "event_id": id, "user_id": "ann", "timestamp": at});
@@ -25,7 +25,7 @@ fn with_history(run: Run) -> Run {
     };
     let order = json!({"order_id": "o1", "total_amount": "120.00", "items": [{"product_id": "p1", "quantity": 1, "price": "120.00"}]});
     let events = [
-        event("1", "order_completed", ago(10, 0), order),
+        event("1", "order_completed", ago(20, 0), order),
         event("2", "added_to_cart", ago(9, 0), json!({"product_id": "p2", "price": "10.00"})),
         event("3", "product_viewed", ago(7, 0), json!({"product_id": "p3"})),
     ];
