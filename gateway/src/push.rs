@@ -2,6 +2,11 @@
 //! the latest and never holds up another.
 
 use crate::App;
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{Fuse, FusedFuture},
+    stream,
+};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc};
@@ -13,6 +18,9 @@ use tokio::sync::{
 
 /// Of how many users at least the latest push is remembered, for pages that connect later.
 const REMEMBERED: usize = 5_000;
+
+/// How many users are asked about at a time when pushes were missed.
+const ASKED_AT_A_TIME: usize = 8;
 
 /// One push, ready to be sent.
 #[derive(Debug, PartialEq)]
@@ -121,13 +129,39 @@ impl Hub {
             sender.send_replace(Some(Arc::new(push)));
         }
     }
+
+    /// All who are connected, and what each was pushed last.
+    fn connected(&self) -> Vec<(String, Option<Arc<Push>>)> {
+        self.users.lock().iter().map(|(user, sender)| (user.clone(), sender.borrow().clone())).collect()
+    }
+
+    /// Pushes, unless something was pushed since `before`: that is newer.
+    fn push_after(&self, user: &str, before: Option<&Arc<Push>>, push: Push) {
+        if let Some(sender) = self.users.lock().get(user) {
+            sender.send_if_modified(|now| {
+                let unchanged = now.as_ref().map(Arc::as_ptr) == before.map(Arc::as_ptr);
+                if unchanged {
+                    *now = Some(Arc::new(push));
+                }
+                unchanged
+            });
+        }
+    }
 }
 
 /// Follows the log until the gateway stops.
 pub(crate) async fn follow(app: Arc<App>, mut outputs: Receiver<Arc<Committed>>) {
+    let mut catching_up = std::pin::pin!(Fuse::terminated());
+    let mut behind = false;
     loop {
         let received = tokio::select! {
             () = app.stop.cancelled() => return,
+            () = &mut catching_up => {
+                if std::mem::take(&mut behind) {
+                    catching_up.set(catch_up(app.clone()).fuse());
+                }
+                continue;
+            }
             received = outputs.recv() => received,
         };
         match received {
@@ -137,8 +171,14 @@ pub(crate) async fn follow(app: Arc<App>, mut outputs: Receiver<Arc<Committed>>)
             }
             Ok(_) => {}
             Err(RecvError::Lagged(missed)) => {
+                tracing::warn!(missed, "the gateway fell behind the log; open sockets are brought up to date by query");
                 app.metrics.skipped.inc_by(missed);
-                catch_up(&app, &mut outputs).await;
+                *app.hub.latest.lock() = Latest::default();
+                if catching_up.is_terminated() {
+                    catching_up.set(catch_up(app.clone()).fuse());
+                } else {
+                    behind = true;
+                }
             }
             Err(RecvError::Closed) => return,
         }
@@ -146,21 +186,15 @@ pub(crate) async fn follow(app: Arc<App>, mut outputs: Receiver<Arc<Committed>>)
 }
 
 /// Pushes were missed: whose, nobody knows. All who are connected get what the state says now.
-async fn catch_up(app: &Arc<App>, outputs: &mut Receiver<Arc<Committed>>) {
-    tracing::warn!("the gateway fell behind the log; open sockets are brought up to date by query");
-    *app.hub.latest.lock() = Latest::default();
-    // What is waiting now is older than the answers will be.
-    *outputs = outputs.resubscribe();
-    let users: Vec<String> = app.hub.users.lock().keys().cloned().collect();
-    for user in users {
-        let answer = tokio::select! {
-            () = app.stop.cancelled() => return,
-            answer = crate::query::here(app, "customers", "recommendations", &user, "") => answer,
-        };
-        if let Ok(Some(value)) = answer {
-            app.hub.push(&user, || Push::of(&value, None));
+async fn catch_up(app: Arc<App>) {
+    let ask = async |(user, before): (String, Option<Arc<Push>>)| {
+        if let Ok(Some(value)) = crate::query::here(&app, "customers", "recommendations", &user, "").await
+            && let Some(push) = Push::of(&value, None)
+        {
+            app.hub.push_after(&user, before.as_ref(), push);
         }
-    }
+    };
+    stream::iter(app.hub.connected()).for_each_concurrent(ASKED_AT_A_TIME, ask).await;
 }
 
 #[cfg(test)]
@@ -209,6 +243,20 @@ mod tests {
         assert_eq!(hub.users.lock().len(), 1);
         drop(second);
         assert!(hub.users.lock().is_empty());
+    }
+
+    #[test]
+    fn an_answer_from_state_never_replaces_a_push_that_came_meanwhile() {
+        let hub = Arc::new(Hub::default());
+        let (seat, _) = hub.join("u1");
+        hub.push("u1", || Push::of_record(&record("u1", 1)));
+        let before = hub.connected().remove(0).1;
+        let answer = || Push::of(&json!({ "items": [{ "product_id": "answer" }] }), None).unwrap();
+        hub.push_after("u1", before.as_ref(), answer());
+        assert_eq!(seat.pushes.borrow().as_ref().unwrap().ids, r#"["answer"]"#);
+        hub.push("u1", || Push::of_record(&record("u1", 2)));
+        hub.push_after("u1", before.as_ref(), answer());
+        assert_eq!(seat.pushes.borrow().as_ref().unwrap().ids, r#"["p2"]"#);
     }
 
     #[test]

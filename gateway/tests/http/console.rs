@@ -2,7 +2,7 @@
 
 use crate::support::{FakeShop, Running, event, start, start_with};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::{path::Path, sync::OnceLock};
 use tillflow_gateway::{GatewayConfig, Keys};
 use tillflow_tests::{Browser, Page};
 
@@ -24,9 +24,10 @@ fn fill(shop: &FakeShop, text: &str) {
     shop.commit("dead_letter", text, json!({ "source_topic": text, "processor": text, "error": text, "value": text }));
 }
 
-/// Opens a page on a thread that may block.
+/// Opens a page in a tab of the one browser, on a thread that may block.
 async fn browse<T: Send + 'static>(url: String, look: impl FnOnce(&mut Page) -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(move || look(&mut Browser::start().open(&url))).await.unwrap()
+    static BROWSER: OnceLock<Browser> = OnceLock::new();
+    tokio::task::spawn_blocking(move || look(&mut BROWSER.get_or_init(Browser::start).open(&url))).await.unwrap()
 }
 
 #[tokio::test]
