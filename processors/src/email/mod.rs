@@ -8,6 +8,8 @@ pub mod campaigns;
 pub mod consent;
 pub mod definitions;
 mod facts;
+#[cfg(test)]
+mod properties;
 pub mod segments;
 mod settings;
 mod span;
