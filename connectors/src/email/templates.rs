@@ -179,7 +179,9 @@ mod tests {
     #[test]
     fn a_shop_s_own_template_takes_the_place_of_the_built_in_one_until_it_is_deleted() {
         let mut templates = Templates::built_in().unwrap();
-        templates.apply(&own("birthday", json!({"subject": "Hi {{ first_name }}", "html": "<b>{{ first_name }}</b>", "text": "x"}))).unwrap();
+        templates
+            .apply(&own("birthday", json!({"subject": "Hi {{ first_name }}", "html": "<b>{{ first_name }}</b>", "text": "x"})))
+            .unwrap();
         let rendered = templates.render("birthday", &json!({"first_name": "A & B\r\nBcc: all"})).unwrap();
         assert_eq!(rendered.subject, "Hi A & B Bcc: all");
         assert_eq!(rendered.html, "<b>A &amp; B\r\nBcc: all</b>");

@@ -46,7 +46,9 @@ fn tell(steps: &[Step], mut between: impl FnMut(&mut Shop, Timestamp, Timestamp)
     let contact = json!({"email": "u@example.com", "birthday": "03-20", "country": "DE", "timezone": "America/New_York",
         "consent": {"status": "granted"}});
     shop.customer(contact);
-    (0..3).for_each(|n| drop(shop.product(&format!("p{n}"), if n == 0 { "tea" } else { "cups" })));
+    for n in 0..3 {
+        shop.product(&format!("p{n}"), if n == 0 { "tea" } else { "cups" });
+    }
     let mut now = super::testing::time("01T00:00");
     for (n, step) in steps.iter().enumerate() {
         let before = now;
