@@ -15,7 +15,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tillflow_connectors::redis::RedisConfig;
+use tillflow_connectors::{email::MailConfig, redis::RedisConfig};
 use tillflow_gateway::GatewayConfig;
 use tillflow_schemas::{ConfluentRegistry, RegistryError, SchemaRegistry};
 
@@ -310,13 +310,30 @@ impl Config {
 
     /// The systems' sections.
     pub fn settings(&self) -> Map<String, Value> {
-        let sections = [&self.shop, &self.pricing, &self.recommendations, &self.loyalty, &self.subscriptions, &self.email];
+        let mut email = self.email.clone();
+        email.retain(|key, _| !MailConfig::KEYS.contains(&key.as_str()));
+        let sections = [&self.shop, &self.pricing, &self.recommendations, &self.loyalty, &self.subscriptions, &email];
         SYSTEMS.iter().zip(sections).map(|(name, section)| ((*name).to_owned(), Value::Object(section.clone()))).collect()
+    }
+
+    /// How mails leave: the part of the `email` section that is the connector's.
+    ///
+    /// # Errors
+    /// Names the key that is wrong.
+    pub fn mail(&self) -> Result<MailConfig> {
+        let of = self.email.iter().filter(|(key, _)| MailConfig::KEYS.contains(&key.as_str()));
+        let of: Map<String, Value> = of.map(|(key, value)| (key.clone(), value.clone())).collect();
+        serde_json::from_value(Value::Object(of)).context("email")
     }
 }
 
-/// `loyalty_secret` is `loyalty.secret`.
+/// `loyalty_secret` is `loyalty.secret`, `email_sender_from` is `email.sender.from`.
 fn in_a_section(name: &str) -> Option<String> {
+    for part in ["sender", "smtp"] {
+        if let Some(key) = name.strip_prefix("email_").and_then(|rest| rest.strip_prefix(part)?.strip_prefix('_')) {
+            return Some(format!("email.{part}.{key}"));
+        }
+    }
     SYSTEMS.iter().find_map(|s| name.strip_prefix(s)?.strip_prefix('_').map(|key| format!("{s}.{key}")))
 }
 

@@ -3,17 +3,21 @@
 use crate::config::{Config, LogKind};
 use anyhow::{Context, Result, anyhow, bail};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
-use tillflow_connectors::redis::RedisConnector;
+use tillflow_connectors::{
+    email::{Mailer, unsubscribe},
+    redis::RedisConnector,
+};
 use tillflow_engine::{
     Engine, EngineConfig, Wall,
     log::{
-        embedded::Embedded,
-        kafka::{self, Kafka, KafkaSettings, Stores},
+        Reader,
+        embedded::{Embedded, EmbeddedReader},
+        kafka::{self, Kafka, KafkaReader, KafkaSettings, Stores},
     },
 };
 use tillflow_engine_api::Group;
-use tillflow_gateway::Gateway;
-use tillflow_schemas::{Catalog, Codec};
+use tillflow_gateway::{Gateway, SchemaStore};
+use tillflow_schemas::{Catalog, Codec, registry};
 use tillflow_state::{Durability, Shared};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -91,12 +95,30 @@ pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<
     Ok(Embedded::open(&path.join("embedded"), catalog, durability, &shared(config))?)
 }
 
-/// JSON alone, or Avro too where a schema registry is configured. That is asked before the first record, so that one
-/// which is absent or refuses is known at once.
-async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<Codec> {
-    let Some(registry) = config.registry.connect()? else { return Ok(Codec::json()) };
-    let (codec, catalog) = (Codec::with_registry(registry, &config.topics.prefix), catalog.clone());
-    Ok(tokio::task::spawn_blocking(move || codec.prepare(&catalog).map(|()| codec)).await??)
+/// Reads JSON and Avro. Avro is written only where a schema registry is configured, which is asked before the first
+/// record, so that one which is absent or refuses is known at once; else the built-in one knows what clients register.
+async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
+    let prefix = &config.topics.prefix;
+    let Some(registry) = config.registry.connect()? else {
+        let path = config.data_dir.join("schemas.json");
+        let store = SchemaStore::open(&path).with_context(|| format!("the schema registry in {}", path.display()))?;
+        let registry = store.registry();
+        if let Err(e) = registry::register(registry.as_ref(), catalog, prefix) {
+            tracing::warn!("the built-in registry does not take our own schemas: {e}");
+        }
+        return Ok((Codec::reading(registry, prefix), Some(Arc::new(store))));
+    };
+    let (codec, catalog) = (Codec::with_registry(registry, prefix), catalog.clone());
+    Ok((tokio::task::spawn_blocking(move || codec.prepare(&catalog).map(|()| codec)).await??, None))
+}
+
+/// What the services beside the engine need.
+struct Doors {
+    wall: Wall,
+    codec: Arc<Codec>,
+    schemas: Option<Arc<SchemaStore>>,
+    /// Reads the log outside any group.
+    reader: Box<dyn Reader>,
 }
 
 impl Running {
@@ -106,33 +128,38 @@ impl Running {
     /// When something can't start; nothing is left running.
     pub async fn start(config: &Config, groups: &[Group], wall: Wall, leave: bool) -> Result<Self> {
         let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
-        let codec = Arc::new(codec(config, &catalog).await?);
+        let (codec, schemas) = codec(config, &catalog).await?;
+        let codec = Arc::new(codec);
         let engine_config = EngineConfig { leave, ..engine_config(config, &wall) };
-        let (engine, embedded) = match config.log_kind() {
+        let read = codec.clone();
+        let (engine, embedded, reader): (_, _, Box<dyn Reader>) = match config.log_kind() {
             LogKind::Embedded => {
                 let log = open_embedded(config, &catalog, &config.data_dir)?;
-                (Engine::embedded(&log, groups, &codec, &engine_config)?, Some(log))
+                let reader = EmbeddedReader::new(&log);
+                (Engine::embedded(&log, groups, &codec, &engine_config)?, Some(log), Box::new(reader))
             }
             LogKind::Kafka => {
                 // The directory first: a second process must not reach the cluster.
                 let stores = Stores::open(&config.data_dir, &shared(config))?;
                 let kafka = cluster(config, &catalog)?;
+                let reader = KafkaReader::new(&kafka, false)?;
                 let start = move |config: EngineConfig, groups: Vec<Group>| Engine::kafka(&kafka, &stores, &groups, &codec, &config);
                 prepare_topics(config, &catalog).await?;
                 let groups = groups.to_vec();
-                (tokio::task::spawn_blocking(move || start(engine_config, groups)).await??, None)
+                (tokio::task::spawn_blocking(move || start(engine_config, groups)).await??, None, Box::new(reader))
             }
         };
         let shutdown = CancellationToken::new();
         let mut running = Self { engine, embedded, address: ([0, 0, 0, 0], 0).into(), shutdown, services: Vec::new() };
-        if let Err(e) = running.serve(config, wall).await {
+        if let Err(e) = running.serve(config, Doors { wall, codec: read, schemas, reader }).await {
             let _ = running.stop().await;
             return Err(e);
         }
         Ok(running)
     }
 
-    async fn serve(&mut self, config: &Config, wall: Wall) -> Result<()> {
+    async fn serve(&mut self, config: &Config, doors: Doors) -> Result<()> {
+        let Doors { wall, codec, schemas, reader } = doors;
         let listen = &config.gateway.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
         let health = match &config.gateway.health_listen {
@@ -141,7 +168,16 @@ impl Running {
         };
         self.address = listener.local_addr()?;
         tracing::info!(address = %self.address, "listening");
-        let gateway = Gateway::new(self.engine.port(), config.gateway.clone()).with_clock(Arc::new(move || wall.now()));
+        let clock: tillflow_connectors::email::Clock = Arc::new(move || wall.now());
+        let mail = config.mail()?;
+        let mut gateway = Gateway::new(self.engine.port(), config.gateway.clone()).with_clock(clock.clone());
+        if let Some(schemas) = schemas {
+            gateway = gateway.with_schemas(schemas);
+        }
+        if !mail.sender.secret.is_empty() {
+            let secret = mail.sender.secret.clone();
+            gateway = gateway.with_unsubscribe(Arc::new(move |token| unsubscribe::verify(&secret, token)));
+        }
         let shutdown = self.shutdown.clone();
         self.services.push(tokio::spawn(async move { gateway.serve(listener, health, shutdown).await.map_err(Into::into) }));
         if let Some(redis) = RedisConnector::new(self.engine.port(), &config.redis)? {
@@ -150,6 +186,12 @@ impl Running {
                 redis.run(shutdown).await;
                 Ok(())
             }));
+        }
+        if let Some((courier, sender)) = mail.open()? {
+            let kept = config.data_dir.join("email.json");
+            let mailer = Mailer::new(self.engine.port(), codec, reader, courier, sender, clock, kept)?;
+            let shutdown = self.shutdown.clone();
+            self.services.push(tokio::task::spawn_blocking(move || mailer.run(&shutdown).map_err(Into::into)));
         }
         Ok(())
     }

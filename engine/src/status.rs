@@ -1,7 +1,10 @@
 //! What the tasks of this process are doing, for queries, readiness and metrics.
 
 use parking_lot::RwLock;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use tillflow_engine_api::Place;
 use tillflow_schemas::Timestamp;
 use tillflow_state::Snapshots;
@@ -25,7 +28,7 @@ pub struct TaskView {
 
 /// What the tasks of this process are doing, by group and partition.
 #[derive(Clone, Default)]
-pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>);
+pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>, Arc<RwLock<BTreeSet<String>>>);
 
 impl Tasks {
     /// States what a task is doing.
@@ -43,6 +46,21 @@ impl Tasks {
     /// The task is no longer here.
     pub fn remove(&self, group: &str, partition: u32) {
         self.0.write().remove(&(group.to_owned(), partition));
+    }
+
+    /// The log has said which partitions of the group are here (`member`; it may be none), or that they no longer are.
+    pub fn set_member(&self, group: &str, member: bool) {
+        let mut members = self.1.write();
+        if member {
+            members.insert(group.to_owned());
+        } else {
+            members.remove(group);
+        }
+    }
+
+    /// Whether it is known which partitions of the group are here.
+    pub fn is_member(&self, group: &str) -> bool {
+        self.1.read().contains(group)
     }
 
     /// What a task is doing.

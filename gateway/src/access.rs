@@ -7,7 +7,10 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use hmac::{Hmac, Mac};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -87,9 +90,12 @@ impl Keyring {
             return Ok(Caller { level: Some(Level::Admin), user: None });
         }
         if let Some(value) = headers.get(header::AUTHORIZATION) {
-            let given = value.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let (_, key) = given.ok_or_else(|| denied("the Authorization header is not of the form: Bearer <key>"))?;
-            return self.who(key.trim(), now);
+            return match value.to_str().ok().and_then(|v| v.split_once(' ')) {
+                Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => self.who(key.trim(), now),
+                // Segment's SDKs, and schema registry clients: the key is the user, or the password.
+                Some((scheme, key)) if scheme.eq_ignore_ascii_case("basic") => self.who(&basic(key.trim())?, now),
+                _ => Err(denied("the Authorization header is not of the form: Bearer <key>")),
+            };
         }
         // Browsers set no headers on WebSockets, event streams and beacons; what stands in an address is read by too
         // many, so only what may be public anyway goes there.
@@ -99,6 +105,12 @@ impl Keyring {
             return Err(denied("only write keys and user tokens may stand in an address"));
         }
         Ok(caller)
+    }
+
+    /// Who a write key in a body belongs to; other keys may not stand there.
+    pub fn known(&self, key: &str) -> Result<Caller, Problem> {
+        let caller = self.who(key, Timestamp::wall())?;
+        if caller.may(Level::Server) { Err(denied("only a write key may stand in a body")) } else { Ok(caller) }
     }
 
     fn who(&self, key: &str, now: Timestamp) -> Result<Caller, Problem> {
@@ -125,6 +137,14 @@ impl Asked {
     fn of(uri: &Uri) -> Self {
         Query::try_from_uri(uri).map(|Query(asked)| asked).unwrap_or_default()
     }
+}
+
+/// The key in basic credentials: the password, or the user where there is none.
+fn basic(credentials: &str) -> Result<String, Problem> {
+    let text = STANDARD.decode(credentials).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let (user, password) =
+        text.as_deref().and_then(|text| text.split_once(':')).ok_or_else(|| denied("the basic credentials are not user:password"))?;
+    Ok(if password.is_empty() { user } else { password }.to_owned())
 }
 
 fn denied(message: impl Into<String>) -> Problem {
@@ -280,6 +300,7 @@ mod tests {
             server: vec!["s".into()],
             admin: vec!["a".into()],
             user_secret: Some("your-256-bit-secret".into()),
+            quote_secret: None,
         };
         GatewayConfig { keys, ..GatewayConfig::default() }
     }
@@ -305,7 +326,10 @@ mod tests {
         assert_eq!(ask(Some("bearer s"), "/").unwrap().level, Some(Level::Server));
         assert_eq!(ask(Some("Bearer a"), "/").unwrap().level, Some(Level::Admin));
         assert_eq!(ask(None, "/").unwrap(), Caller::default());
-        for wrong in ["Bearer x", "Basic w", "w", "Bearer"] {
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        assert_eq!(ask(Some(&basic("w:")), "/").unwrap().level, Some(Level::Write));
+        assert_eq!(ask(Some(&basic("anyone:s")), "/").unwrap().level, Some(Level::Server));
+        for wrong in ["Bearer x", "Basic w", "w", "Bearer", &basic("x:"), &basic("w")] {
             assert_eq!(ask(Some(wrong), "/").unwrap_err().status, StatusCode::UNAUTHORIZED, "{wrong}");
         }
     }

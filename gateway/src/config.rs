@@ -43,6 +43,8 @@ pub struct Keys {
     pub admin: Vec<Secret>,
     /// Signs user tokens (JWT, HS256, `sub` the user id, `exp`): a shopper's browser asks with one about itself.
     pub user_secret: Option<Secret>,
+    /// Signs quotes, the same for all instances; where absent, quotes hold until the process that gave them ends.
+    pub quote_secret: Option<Secret>,
 }
 
 impl Keys {

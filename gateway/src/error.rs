@@ -8,6 +8,7 @@ use axum::{
 use serde_json::json;
 use std::net::SocketAddr;
 use tillflow_engine::port::PortError;
+use tillflow_schemas::DecodeError;
 
 /// Why the gateway can't serve.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,12 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.with_body(self.body())
+    }
+}
+
+impl From<DecodeError> for Problem {
+    fn from(error: DecodeError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", error.to_string())
     }
 }
 

@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_engine::port::Append;
@@ -83,10 +83,16 @@ fn schema(app: &App, topic: &str, roles: &[Role]) -> Result<String, Problem> {
 
 /// What is wrong with one record of a request.
 #[derive(Serialize)]
-struct Fault {
+pub(crate) struct Fault {
     index: usize,
     field: String,
     reason: String,
+}
+
+impl Fault {
+    pub fn new(index: usize, error: DecodeError) -> Self {
+        Self { index, field: error.field, reason: error.reason }
+    }
 }
 
 async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Result<Response, Problem> {
@@ -107,11 +113,11 @@ async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Res
             for (index, item) in items.iter().enumerate() {
                 match one(app, caller, schema, item.get(), now) {
                     Ok(record) => good.push(record),
-                    Err(e) => faults.push(Fault { index, field: e.field, reason: e.reason }),
+                    Err(e) => faults.push(Fault::new(index, e)),
                 }
             }
         }
-        Err(e) => faults.push(Fault { index: 0, field: e.field, reason: e.reason }),
+        Err(e) => faults.push(Fault::new(0, e)),
     }
     let accepted = good.len();
     if accepted > 0 {
@@ -155,6 +161,13 @@ async fn read(app: &App, request: Request) -> Result<(SemaphorePermit<'_>, Vec<u
     }
 }
 
+/// A body that is one JSON value; an empty one is `{}`.
+pub(crate) async fn json<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+    let (_slots, body) = read(app, request).await?;
+    let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body.as_slice() };
+    tillflow_schemas::json::read(body).map_err(|e: DecodeError| Problem::new(StatusCode::BAD_REQUEST, "bad_request", e.to_string()))
+}
+
 fn is_too_large(error: &axum::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {
@@ -179,7 +192,7 @@ fn items(body: &[u8]) -> Result<Vec<&RawValue>, DecodeError> {
 }
 
 /// Checks one record and makes it ready for the log.
-fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Timestamp) -> Result<Append, DecodeError> {
+pub(crate) fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Timestamp) -> Result<Append, DecodeError> {
     let time_field = match schema {
         "inventory" => Some("last_updated"),
         "user_event" | "subscription_event" | "loyalty_command" => Some("timestamp"),
@@ -262,7 +275,7 @@ fn with_time<'a>(text: &'a str, field: &str, now: Timestamp) -> Cow<'a, str> {
     serde_json::to_string(&fields).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
-fn encode(event: &Event) -> Result<Append, DecodeError> {
+pub(crate) fn encode(event: &Event) -> Result<Append, DecodeError> {
     let key = match event {
         // Nobody's events count for products all the same: spread them.
         Event::User(e) => event.key().or(e.event_id.as_deref()),
@@ -272,7 +285,7 @@ fn encode(event: &Event) -> Result<Append, DecodeError> {
 }
 
 /// Hands records to the log and waits for its word.
-async fn append(app: &App, records: Vec<Append>) -> Result<(), Problem> {
+pub(crate) async fn append(app: &App, records: Vec<Append>) -> Result<(), Problem> {
     let _turn = match app.appends.try_acquire() {
         Ok(turn) => turn,
         Err(TryAcquireError::NoPermits) => return Err(Problem::overloaded("too many requests wait for the log; try again shortly")),

@@ -12,34 +12,41 @@
 //! ```
 
 mod access;
+mod answers;
+mod api;
+mod commands;
 mod config;
 mod console;
+mod denied;
 mod error;
 mod forward;
 mod health;
 mod ingest;
 mod log;
 mod metrics;
+mod openapi;
+mod pricing;
 mod push;
 mod query;
+mod registry;
 mod request;
+mod segment;
 mod server;
 mod sockets;
 mod state;
+mod unsubscribe;
 
 pub use config::{GatewayConfig, Keys, Limits, Secret};
 pub use error::GatewayError;
+pub use registry::SchemaStore;
+pub use unsubscribe::ReadToken;
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware, routing::get};
 use std::sync::Arc;
 use tillflow_engine::port::Shop;
 use tillflow_schemas::Timestamp;
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::compression::CompressionLayer;
 
 /// Tells the time. The demo's clock runs faster than the wall's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -49,6 +56,8 @@ pub struct Gateway {
     shop: Shop,
     config: GatewayConfig,
     wall: Clock,
+    schemas: Option<Arc<SchemaStore>>,
+    unsubscribe: Option<ReadToken>,
 }
 
 /// What all handlers share.
@@ -71,6 +80,14 @@ struct App {
     sockets: TaskTracker,
     hub: Arc<push::Hub>,
     feed: console::feed::Feed,
+    /// Commands that wait for what became of them.
+    answers: Arc<answers::Answers>,
+    denied: denied::Denied,
+    /// One rule is written at a time, so that each has a version of its own.
+    rules: tokio::sync::Mutex<()>,
+    quote_secret: Vec<u8>,
+    schemas: Option<Arc<SchemaStore>>,
+    unsubscribe: Option<ReadToken>,
     /// Asks other instances.
     client: reqwest::Client,
     stop: CancellationToken,
@@ -79,7 +96,19 @@ struct App {
 impl Gateway {
     /// A gateway to that shop.
     pub fn new(shop: Shop, config: GatewayConfig) -> Self {
-        Self { shop, config, wall: Arc::new(Timestamp::wall) }
+        Self { shop, config, wall: Arc::new(Timestamp::wall), schemas: None, unsubscribe: None }
+    }
+
+    /// Serves the built-in schema registry too.
+    #[must_use]
+    pub fn with_schemas(self, schemas: Arc<SchemaStore>) -> Self {
+        Self { schemas: Some(schemas), ..self }
+    }
+
+    /// Serves the links to unsubscribe, whose tokens `read` knows.
+    #[must_use]
+    pub fn with_unsubscribe(self, read: ReadToken) -> Self {
+        Self { unsubscribe: Some(read), ..self }
     }
 
     /// The same with another clock: a missing timestamp is its time, and nothing may lie far ahead of it.
@@ -96,7 +125,7 @@ impl Gateway {
     pub async fn serve(self, listener: TcpListener, health: Option<TcpListener>, shutdown: CancellationToken) -> Result<(), GatewayError> {
         let address = listener.local_addr()?;
         self.config.check(address)?;
-        let Self { shop, config, wall } = self;
+        let Self { shop, config, wall, schemas, unsubscribe } = self;
         let app = Arc::new(App {
             keyring: access::Keyring::new(&config),
             origins: access::Origins::new(&config, address.ip().is_loopback()),
@@ -108,6 +137,12 @@ impl Gateway {
             sockets: TaskTracker::new(),
             hub: Arc::default(),
             feed: console::feed::Feed::new(),
+            answers: Arc::default(),
+            denied: denied::Denied::default(),
+            rules: tokio::sync::Mutex::default(),
+            quote_secret: quote_secret(&config),
+            schemas,
+            unsubscribe,
             client: forward::client()?,
             stop: shutdown.clone(),
             shop,
@@ -118,7 +153,7 @@ impl Gateway {
         tracing::info!(%address, keys = app.config.keys.any(), "listening");
         let following = push::follow(app.clone(), app.shop.subscribe());
         let gathering = console::feed::gather(app.clone(), app.shop.subscribe());
-        let main = server::serve(listener, router(&app), connections, shutdown.clone());
+        let main = server::serve(listener, api::router(&app), connections, shutdown.clone());
         let health = async {
             if let Some(listener) = health {
                 server::serve(listener, health_routes(&app), 64, shutdown.clone()).await;
@@ -144,30 +179,10 @@ fn health_routes(app: &Arc<App>) -> Router {
         .with_state(app.clone())
 }
 
-fn router(app: &Arc<App>) -> Router {
-    Router::new()
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/v1/events", post(ingest::events))
-        .route("/v1/inventory", post(ingest::inventory))
-        .route("/v1/topics/{topic}", post(ingest::topic))
-        .route("/v1/topics/{topic}/{key}", axum::routing::delete(ingest::delete))
-        .route("/v1/users/{id}/{*path}", get(query::user))
-        .route("/v1/products", get(query::products))
-        .route("/v1/products/{id}", get(query::product))
-        .route("/v1/products/{id}/{*path}", get(query::product_path))
-        .route("/v1/state", get(state::tasks))
-        .route("/v1/log", post(log::append).layer(axum::extract::DefaultBodyLimit::max(log::BYTES)))
-        .route("/v1/log/{topic}/{partition}", get(log::read))
-        .route("/v1/state/{group}/{partition}", get(state::rows))
-        .route("/ws/recommendations/{user_id}", get(sockets::web_socket))
-        .route("/sse/recommendations/{user_id}", get(sockets::event_stream))
-        .merge(console::routes())
-        .fallback(request::unknown)
-        .layer(CompressionLayer::new())
-        .layer(middleware::from_fn_with_state(app.clone(), access::admit))
-        .layer(middleware::from_fn_with_state(app.clone(), metrics::measure))
-        .layer(middleware::from_fn(request::dress))
-        .with_state(app.clone())
+/// What quotes are signed with. Without one in the configuration they hold until this process ends.
+fn quote_secret(config: &GatewayConfig) -> Vec<u8> {
+    match &config.keys.quote_secret {
+        Some(secret) => secret.reveal().as_bytes().to_vec(),
+        None => [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].iter().flat_map(|id| id.into_bytes()).collect(),
+    }
 }

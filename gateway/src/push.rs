@@ -164,6 +164,9 @@ pub(crate) async fn follow(app: Arc<App>, mut outputs: Receiver<Arc<Committed>>)
             }
             received = outputs.recv() => received,
         };
+        if let Ok(record) = &received {
+            app.answers.hear(record);
+        }
         match received {
             Ok(record) if record.schema == "recommendations" => {
                 app.hub.latest.lock().put(&record);

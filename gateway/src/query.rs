@@ -3,6 +3,7 @@
 use crate::{
     App,
     access::{Caller, Level},
+    denied,
     error::Problem,
     forward,
 };
@@ -39,7 +40,21 @@ pub(crate) async fn user(
 ) -> Result<Response, Problem> {
     caller.needs_user(&id)?;
     let question = Question { group: "customers", key: &id, path: path.trim_end_matches('/') };
-    Ok(found(ask(&app, &question, &headers).await?.unwrap_or_else(|| nothing(question.path))))
+    let answer = ask(&app, &question, &headers).await?.unwrap_or_else(|| nothing(question.path));
+    if let Some(feature) = question.path.strip_prefix("entitlements/") {
+        denied::look(&app, &id, feature, &answer);
+    }
+    Ok(found(answer))
+}
+
+/// The user's subscriptions; the path takes commands too, so it has a route of its own.
+pub(crate) async fn subscription(
+    state: State<Arc<App>>,
+    caller: Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    user(state, caller, Path((id, "subscription".into())), headers).await
 }
 
 pub(crate) async fn product(

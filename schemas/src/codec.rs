@@ -46,10 +46,15 @@ impl CodecError {
 /// let bytes = codec.encode(topic, json).unwrap();
 /// assert_eq!(bytes.first(), Some(&0));
 /// assert_eq!(codec.decode(topic, None, Some(&bytes)), codec.decode(topic, None, Some(json)));
+///
+/// let codec = Codec::reading(Arc::new(BuiltInRegistry::default()), "");
+/// assert_eq!(codec.encode(topic, json).unwrap(), json.as_slice());
 /// ```
 #[derive(Debug, Default)]
 pub struct Codec {
     registry: Option<Arc<dyn SchemaRegistry>>,
+    /// Whether what a topic states as Avro is written so.
+    writes: bool,
     /// `topics.prefix`, which subjects carry and [`Topic::name`] does not.
     prefix: String,
     /// How to read what a writer's schema wrote, by its id and our schema's name. An id means one schema for ever,
@@ -69,7 +74,12 @@ impl Codec {
 
     /// JSON and Avro; `prefix` is `topics.prefix`, empty where none is configured.
     pub fn with_registry(registry: Arc<dyn SchemaRegistry>, prefix: &str) -> Self {
-        Self { registry: Some(registry), prefix: prefix.to_owned(), ..Self::default() }
+        Self { registry: Some(registry), writes: true, prefix: prefix.to_owned(), ..Self::default() }
+    }
+
+    /// Reads JSON and Avro, and writes JSON.
+    pub fn reading(registry: Arc<dyn SchemaRegistry>, prefix: &str) -> Self {
+        Self { writes: false, ..Self::with_registry(registry, prefix) }
     }
 
     /// Registers the schemas of all topics that will be written as Avro, so that a registry that is absent or
@@ -78,7 +88,7 @@ impl Codec {
     /// # Errors
     /// The registry could not be asked, or refuses.
     pub fn prepare(&self, catalog: &Catalog) -> Result<(), CodecError> {
-        let Some(registry) = &self.registry else { return Ok(()) };
+        let Some(registry) = self.registry.as_ref().filter(|_| self.writes) else { return Ok(()) };
         let mut written = catalog.topics().iter().filter(|t| t.format == Format::Avro);
         written.try_for_each(|topic| self.id(registry.as_ref(), topic).map(drop))
     }
@@ -117,7 +127,7 @@ impl Codec {
     /// [`CodecError::Record`] where the value does not fit the topic's schema, [`CodecError::Registry`] where
     /// the schema could not be registered.
     pub fn encode<'a>(&self, topic: &Topic, json: &'a [u8]) -> Result<Cow<'a, [u8]>, CodecError> {
-        let Some(registry) = self.registry.as_ref().filter(|_| topic.format == Format::Avro) else {
+        let Some(registry) = self.registry.as_ref().filter(|_| self.writes && topic.format == Format::Avro) else {
             return Ok(Cow::Borrowed(json));
         };
         let schema = own(topic)?;

@@ -54,6 +54,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("redis.ttl_s", "Seconds after which a user's latest list of recommendations is gone from Redis."),
     ("kafka.session_timeout_s", "Seconds without a heartbeat after which another instance takes over."),
     ("keys.admin", "Keys that may also see the console and set rules; one or a list."),
+    ("keys.quote_secret", "Signs price quotes, the same for all instances; where absent, quotes hold until the process ends."),
     ("keys.server", "Keys of the shop's servers: may also report orders, refunds, stock and the catalogue, and ask about every user."),
     ("keys.user_secret", "Signs user tokens (JWT, HS256): a shopper's browser asks with one about itself."),
     ("keys.write", "Keys for browsers and apps: may report behaviour, nothing else; one or a list."),

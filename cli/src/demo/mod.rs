@@ -68,9 +68,28 @@ pub fn run(args: &DemoArgs, config: &Config) -> Result<()> {
     config.commit.fsync = false;
     config.gateway.listen =
         args.listen.clone().unwrap_or_else(|| if args.headless { "127.0.0.1:0".into() } else { config.gateway.listen.clone() });
+    set_up_mail(&mut config);
     let summary = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(live(args, &config))?;
     println!("{summary}");
     Ok(())
+}
+
+/// Mails go to a folder, never to a mail server: nobody in this shop exists.
+fn set_up_mail(config: &mut Config) {
+    config.email.remove("smtp");
+    let sender = json!({
+        "from": "Tillflow Demo Shop <hello@shop.example>", "postal_address": "1 Example Street, 00000 Nowhere",
+        "unsubscribe_url": format!("http://{}/unsubscribe", config.gateway.listen), "secret": "demo",
+    });
+    config.email.entry("sender").or_insert(sender);
+    config.email.entry("outbox").or_insert_with(|| json!(config.data_dir.join("outbox")));
+}
+
+/// Mails in the outbox.
+fn mails(config: &Config) -> usize {
+    let folder = config.mail().ok().and_then(|mail| mail.outbox);
+    let files = folder.and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    files.filter(|file| file.path().extension().is_some_and(|e| e == "eml")).count()
 }
 
 async fn live(args: &DemoArgs, config: &Config) -> Result<Value> {
@@ -95,7 +114,7 @@ async fn live(args: &DemoArgs, config: &Config) -> Result<Value> {
     ended?;
     let events: i64 = count(&log, "user_event");
     let outputs: BTreeMap<_, _> = tokio::task::spawn_blocking(move || replay::output::write(&log, None)).await??;
-    Ok(json!({"events": events, "outputs": outputs}))
+    Ok(json!({"events": events, "outputs": outputs, "mails": mails(config)}))
 }
 
 fn count(log: &tillflow_engine::log::embedded::Embedded, schema: &str) -> i64 {

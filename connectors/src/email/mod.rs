@@ -1,18 +1,34 @@
 //! E-mail: from an `email_triggers` record to a mail. Templates make the words, a [`Sender`] says who speaks and how to
-//! be left in peace, an [`Outbox`] keeps each mail as a file.
+//! be left in peace, a [`Courier`] takes each mail away: an [`Outbox`] of files, or a mail server. The [`Mailer`] follows
+//! the log and sees to it that every trigger ends in `email_results`, and that none is sent twice.
 //!
 //! [`render`] is pure: one trigger and one set of templates always make the same mail, byte for byte.
 
+mod config;
+mod courier;
+mod ledger;
+mod mailer;
 mod message;
 mod outbox;
+mod positions;
 mod sender;
+mod smtp;
 mod templates;
 pub mod unsubscribe;
 
+pub use config::MailConfig;
+pub use courier::{Courier, Delivery};
+pub use mailer::{Clock, Mailer};
 pub use message::{Message, render};
-pub use outbox::{EXPIRES_AFTER, Outbox};
+pub use outbox::Outbox;
 pub use sender::{Sender, SenderSettings};
+pub use smtp::{Smtp, SmtpSettings, SmtpTls};
 pub use templates::Templates;
+
+use std::time::Duration;
+
+/// A mail that was to go out longer ago than this no longer does.
+pub const EXPIRES_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// Why a mail can't be made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +52,15 @@ pub enum EmailError {
         /// In words.
         reason: String,
     },
+    /// The mail server's settings contradict themselves.
+    #[error("email.smtp: {0}")]
+    Smtp(String),
+    /// The log fails for good.
+    #[error("email: {0}")]
+    Log(#[from] tillflow_engine::log::LogError),
+    /// A metric can't be registered.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The outbox can't be written: try again.
     #[error("{path}: {source}")]
     Io {

@@ -1,6 +1,7 @@
 use super::*;
-use crate::email::sender::shop;
+use crate::email::{Templates, render, sender::shop};
 use serde_json::{Value, json};
+use tillflow_schemas::{EmailTrigger, Timestamp};
 
 fn trigger(template: &str, data: Value) -> EmailTrigger {
     EmailTrigger {
@@ -67,40 +68,44 @@ fn a_mail_is_the_same_bytes_each_time_with_all_headers() {
     by_name().bind(|| insta::assert_snapshot!("eml", eml().replace("\r\n", "\n")));
 }
 
+fn outbox(folder: &Path) -> Outbox {
+    Outbox::open(folder).unwrap()
+}
+
+fn mail(trigger: &EmailTrigger) -> Message {
+    render(trigger, &Templates::built_in().unwrap(), &shop()).unwrap()
+}
+
 #[test]
 fn the_outbox_keeps_each_mail_once_under_its_trigger_s_id() {
     let folder = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(folder.path().join("outbox"), shop(), Templates::built_in().unwrap()).unwrap();
+    let mut outbox = outbox(&folder.path().join("outbox"));
     let sample = &samples()[0];
-    assert_eq!(outbox.deliver(sample, sample.send_after - Duration::from_secs(1)).unwrap(), None, "not yet");
     let path = folder.path().join("outbox").join(format!("{}.eml", sample.trigger_id));
-    for late in [0, 3600, 100 * 3600] {
-        let result = outbox.deliver(sample, sample.send_after + Duration::from_secs(late)).unwrap().unwrap();
-        assert_eq!((result.status.as_str(), result.trigger_id.as_str()), ("sent", sample.trigger_id.as_str()));
+    let mut written = None;
+    for _ in 0..3 {
+        assert!(matches!(outbox.send(&mail(sample)).unwrap(), Delivery::Sent { .. }));
+        let now = fs::metadata(&path).unwrap().modified().unwrap();
+        assert_eq!(*written.get_or_insert(now), now, "written once");
     }
     assert!(fs::read_to_string(path).unwrap().contains(&format!("Message-ID: <{}@shop.example>", sample.trigger_id)));
     assert_eq!(fs::read_dir(folder.path().join("outbox")).unwrap().count(), 1);
 }
 
 #[test]
-fn what_is_too_old_or_no_mail_is_said_and_not_written() {
+fn what_is_no_mail_is_said_and_not_written() {
     let folder = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(folder.path(), shop(), Templates::built_in().unwrap()).unwrap();
     let sample = samples().remove(0);
-    let status = |trigger: &EmailTrigger, late: u64| {
-        let result = outbox.deliver(trigger, trigger.send_after + Duration::from_secs(late)).unwrap().unwrap();
-        (result.status, result.detail)
-    };
-    assert_eq!(status(&sample, 6 * 3600 + 1).0, "expired");
+    for id in ["../../etc/passwd", ""] {
+        let sent = outbox(folder.path()).send(&mail(&EmailTrigger { trigger_id: id.into(), ..sample.clone() })).unwrap();
+        assert!(matches!(&sent, Delivery::Failed(why) if why.contains("trigger_id")), "{sent:?}");
+    }
     for (wrong, detail) in [
         (EmailTrigger { template: "nowhere".into(), ..sample.clone() }, "there is none of this name"),
         (EmailTrigger { to: "not an address".into(), ..sample.clone() }, "is not an address"),
         (EmailTrigger { to: "a@b.example\r\nBcc: c@d.example".into(), ..sample.clone() }, "is not an address"),
-        (EmailTrigger { trigger_id: "../../etc/passwd".into(), ..sample.clone() }, "trigger_id"),
-        (EmailTrigger { trigger_id: String::new(), ..sample.clone() }, "trigger_id"),
     ] {
-        let (status, found) = status(&wrong, 0);
-        assert_eq!(status, "failed");
+        let found = render(&wrong, &Templates::built_in().unwrap(), &shop()).unwrap_err().to_string();
         assert!(found.contains(detail), "{found}, not {detail}");
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -109,8 +114,7 @@ fn what_is_too_old_or_no_mail_is_said_and_not_written() {
 #[test]
 fn a_folder_that_can_t_be_written_is_an_error_to_try_again() {
     let folder = tempfile::tempdir().unwrap();
-    let outbox = Outbox::open(folder.path().join("gone"), shop(), Templates::built_in().unwrap()).unwrap();
+    let mut outbox = outbox(&folder.path().join("gone"));
     fs::remove_dir(folder.path().join("gone")).unwrap();
-    let sample = samples().remove(0);
-    assert!(matches!(outbox.deliver(&sample, sample.send_after), Err(EmailError::Io { .. })));
+    assert!(matches!(outbox.send(&mail(&samples()[0])), Err(EmailError::Io { .. })));
 }

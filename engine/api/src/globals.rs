@@ -33,6 +33,12 @@ impl Globals {
         self.table::<V>().into_iter().flatten().filter_map(move |(id, versions)| Some((id.as_str(), version(versions, at)?)))
     }
 
+    /// All versions of `id` that are kept, the oldest first: from when each counts, and nothing where it was deleted.
+    pub fn versions<V: Record>(&self, id: &str) -> impl Iterator<Item = (Timestamp, Option<&Arc<V>>)> {
+        let versions = self.table::<V>().and_then(|table| table.get(id));
+        versions.into_iter().flatten().map(|(from, value)| (*from, value.as_ref()))
+    }
+
     fn table<V: Record>(&self) -> Option<&Versions<V>> {
         self.tables.get(&TypeId::of::<V>())?.downcast_ref()
     }
@@ -111,5 +117,8 @@ mod tests {
         assert_eq!(name(&globals, 399).as_deref(), Some("second"));
         assert_eq!(name(&globals, 400), None);
         assert_eq!(globals.all::<Plan>(Timestamp::from_millis(0)).count(), 1);
+        let versions: Vec<_> = globals.versions::<Plan>("p").map(|(_, p)| p.map(|p| p.name.clone()).unwrap_or_default()).collect();
+        assert_eq!(versions, ["first", "between", "second", ""]);
+        assert_eq!(globals.versions::<Plan>("q").count(), 0);
     }
 }

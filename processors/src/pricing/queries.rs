@@ -3,10 +3,12 @@
 use super::{Counts, Demand, Explanation, Figures, Priced, PricingParameters, Score, demand::days_before, processor::Tables, rules::Rules};
 use serde_json::{Map, Value, json};
 use tillflow_engine_api::{Declare, Global, Query, Result};
-use tillflow_schemas::{Mode, PricingRule, Product, ProductId};
+use tillflow_schemas::{Mode, PricingRule, Product, ProductId, Timestamp};
 
 /// Prices of the past in one answer, newest first, unless the path asks for fewer.
 const HISTORY_LIMIT: u64 = 1_000;
+/// Ids of products in one answer.
+const PAGE: usize = 1_000;
 
 /// Declares the queries.
 pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<PricingRule>, defaults: &PricingParameters) {
@@ -52,6 +54,29 @@ pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<Pricing
         Ok(Some(json!({
             "product_id": id, "price": product.price().map(|(_, p)| p), "since": product.price().map(|(at, _)| at),
             "made_by": made_by, "last_decision": q.get(&tables.last, &id)?.map(explained),
+        })))
+    });
+    // Every task knows these two whole, whichever product is asked about.
+    d.query("pricing/products", move |q| {
+        let ids = q.globals.all::<Product>(q.now).map(|(id, _)| id).filter(|id| *id > q.rest).take(PAGE);
+        Ok(Some(json!({"product_ids": ids.collect::<Vec<_>>()})))
+    });
+    d.query("pricing/rules", move |q| {
+        let versions: Vec<_> = q.globals.versions::<PricingRule>(q.rest).collect();
+        if versions.is_empty() {
+            return Ok(None);
+        }
+        let written = versions.iter().rev().map(|(from, rule)| match rule {
+            Some(rule) => json!({
+                "version": rule.version, "author": rule.author, "valid_from": (*from > Timestamp::MIN).then_some(*from),
+                "parameters": rule.parameters,
+            }),
+            None => json!({"valid_from": from, "deleted": true}),
+        });
+        let now = q.lookup(&rules, q.rest);
+        Ok(Some(json!({
+            "scope": q.rest, "in_force": now.as_ref().and_then(|r| r.version), "parameters": now.as_ref().map(|r| &r.parameters),
+            "versions": written.collect::<Vec<_>>(),
         })))
     });
     d.query("demand", move |q| {

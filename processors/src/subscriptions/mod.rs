@@ -66,7 +66,12 @@ struct Member {
     arrivals: u64,
     /// When a higher plan was last suggested.
     suggested_at: Option<Timestamp>,
+    /// Ids of the last events taken, by which who sent one sees that it was.
+    taken: Vec<String>,
 }
+
+/// Ids of events that are remembered as taken.
+const TAKEN: usize = 16;
 
 /// The tables; a query reads them too.
 #[derive(Clone, Copy)]
@@ -142,8 +147,14 @@ impl Processor for Subscriptions {
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
         match event {
-            Event::Subscription(event) if event.effective() > cx.now() => self.schedule(event, cx),
-            Event::Subscription(event) => self.apply(event, event.effective(), cx),
+            Event::Subscription(event) => {
+                if event.effective() > cx.now() {
+                    self.schedule(event, cx)?;
+                } else {
+                    self.apply(event, event.effective(), cx)?;
+                }
+                self.note_taken(event, cx)
+            }
             Event::LoyaltyUpdate(update) => self.take_tier(update, cx),
             Event::CustomerSignal(signal) => self.hear(signal, cx),
             _ => Ok(()),
@@ -243,6 +254,16 @@ impl Subscriptions {
         member.tier.clone_from(&update.tier);
         cx.put(&self.tables.members, &update.user_id, &member)?;
         self.entitle(&update.user_id, cx)
+    }
+
+    fn note_taken(&self, event: &SubscriptionEvent, cx: &mut Context<'_>) -> Result<()> {
+        let Some(id) = &event.event_id else { return Ok(()) };
+        let mut member = cx.get(&self.tables.members, &event.user_id)?.unwrap_or_default();
+        if member.taken.len() >= TAKEN {
+            member.taken.remove(0);
+        }
+        member.taken.push(id.clone());
+        cx.put(&self.tables.members, &event.user_id, &member)
     }
 
     /// The number of something of the customer that arrives.

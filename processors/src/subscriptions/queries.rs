@@ -2,13 +2,14 @@
 
 use super::{
     Rules, Tables,
+    lifecycle::Subscription,
     packing::Packing,
     plans::json as value_of,
     standing::{Beside, NO_STATUS, Standing, counting, features, newest},
 };
 use serde_json::{Map, Value, json};
 use tillflow_engine_api::{Declare, Query, Result};
-use tillflow_schemas::UserId;
+use tillflow_schemas::{SubscriptionId, UserId};
 
 /// Rows of a customer read for a query, at most; more are never kept.
 const ROWS: usize = 1_000;
@@ -19,12 +20,32 @@ pub(super) fn declare(d: &mut Declare<'_>, rules: &Rules, tables: Tables, packin
         let user = UserId::from(q.key);
         if q.rest.is_empty() { entitlements(&user, tables, q).map(Some) } else { feature(&user, q.rest, &of_features, tables, q).map(Some) }
     });
+    let of_subscriptions = rules.clone();
+    d.query("subscription", move |q| subscriptions(&UserId::from(q.key), &of_subscriptions, tables, q).map(Some));
     let (of_boxes, shelf) = (rules.clone(), packing.shelf.clone());
     d.query("box", move |q| {
         let user = UserId::from(q.key);
         let next = next_box(&user, &of_boxes, tables, &shelf, q)?;
         Ok(Some(json!({"user_id": user, "latest": shelf.latest(&user, q)?, "next": next})))
     });
+}
+
+/// All subscriptions, the newest first, and the ids of the last events that were taken.
+fn subscriptions(user: &UserId, rules: &Rules, tables: Tables, q: &Query<'_>) -> Result<Value> {
+    let mut rows = q.rows(&tables.subscriptions, user, ROWS)?;
+    rows.sort_by_key(|(_, s)| std::cmp::Reverse((s.started_at, s.arrival)));
+    let shown = |((_, id), s): &((UserId, SubscriptionId), Subscription)| {
+        json!({
+            "subscription_id": id, "plan_id": s.plan.plan_id, "status": s.status.name(), "started_at": s.started_at,
+            "paid_until": s.paid_until(&rules.calendar), "trial_until": s.trial_until, "ends_at": s.ends_at, "next_plan_id": s.next_plan,
+            "next_box": {
+                "period": s.next_box, "skipped": s.skip_next,
+                "swaps": s.swaps.iter().map(|(from, to)| json!({"from": from, "to": to})).collect::<Vec<_>>(),
+            },
+        })
+    };
+    let applied = q.get(&tables.members, user)?.unwrap_or_default().taken;
+    Ok(json!({"user_id": user, "subscriptions": rows.iter().map(shown).collect::<Vec<_>>(), "applied": applied}))
 }
 
 /// As last emitted.

@@ -1,0 +1,91 @@
+//! E-mail through the whole program: from an event to a file in the outbox.
+
+use serde_json::json;
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+use tillflow_tests::{Run, Tillflow, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A shop that says who it is, with an outbox in its working directory.
+fn shop() -> Run {
+    let shop = Tillflow::run().set("time.grace.s", 0).set("email.outbox", "outbox");
+    shop.set("email.sender.from", "Tea Shop <hello@shop.example>")
+        .set("email.sender.postal_address", "1 Harbour Street, Leith")
+        .set("email.sender.unsubscribe_url", "https://shop.example/unsubscribe")
+        .set("email.sender.secret", "secret")
+}
+
+/// Names and contents of the mails in a folder.
+fn mails(folder: &Path) -> Vec<(String, String)> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+    let mut mails: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|e| e == "eml"))
+        .map(|path| (path.display().to_string(), fs::read_to_string(path).unwrap()))
+        .collect();
+    mails.sort();
+    mails
+}
+
+/// An order that lifts a customer to silver, which is worth a mail.
+fn reaches_silver(shop: &Tillflow, user: &str) {
+    let consent = json!({"status": "granted", "at": "2026-01-01T00:00:00Z", "source": "checkout", "text_version": "1"});
+    let customer = json!({"user_id": user, "email": format!("{user}@example.org"), "first_name": "Ada", "consent": consent});
+    assert_eq!(shop.post("/v1/topics/customers", customer).status(), 202);
+    let order = json!({"event_type": "order_completed", "user_id": user, "order_id": format!("o-{user}"), "total_amount": "600.00",
+        "items": [{"product_id": "tea", "quantity": 1}]});
+    assert_eq!(shop.post("/v1/events", order).status(), 202);
+}
+
+#[test]
+fn a_mail_that_is_triggered_lies_in_the_outbox_once_whatever_happens_to_the_process() {
+    let mut shop = shop().spawn();
+    shop.wait_until_ready();
+    let outbox = shop.files().join("outbox");
+    reaches_silver(&shop, "ada");
+    until("the first mail", LIMIT, || mails(&outbox).len() == 1);
+    let (_, mail) = mails(&outbox).remove(0);
+    for part in ["To: ada@example.org", "From: \"Tea Shop\" <hello@shop.example>", "List-Unsubscribe: <https://shop.example/unsubscribe/"] {
+        assert!(mail.contains(part), "{part} in {mail}");
+    }
+    assert!(mail.contains("List-Unsubscribe-Post: List-Unsubscribe=One-Click") && mail.contains("1 Harbour Street, Leith"), "{mail}");
+    let written = |path: &str| fs::metadata(path).unwrap().modified().unwrap();
+    let first: Vec<(String, SystemTime)> = mails(&outbox).into_iter().map(|(path, _)| (path.clone(), written(&path))).collect();
+
+    shop.kill();
+    shop.start_again();
+    shop.wait_until_ready();
+    reaches_silver(&shop, "ben");
+    until("the second mail", LIMIT, || mails(&outbox).len() == 2);
+    for (path, at) in first {
+        assert_eq!(written(&path), at, "the first mail was written again");
+    }
+    let sent = r#"tillflow_email_results_total{status="sent"} 1"#;
+    until("one mail of this process", LIMIT, || shop.get("/metrics").text().unwrap().contains(sent));
+    assert!(shop.stop().success());
+}
+
+#[test]
+fn a_sender_without_postal_address_ends_the_program_with_its_name() {
+    let ended = Tillflow::run().set("listen", "127.0.0.1:0").set("email.outbox", "outbox").finish();
+    assert_eq!(ended.code(), 1);
+    for part in ["email.sender", "postal_address", "unsubscribe_url"] {
+        assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
+    }
+}
+
+#[test]
+fn the_demo_writes_each_trigger_as_a_mail() {
+    let demo = Tillflow::command(["demo", "--for", "20s", "--headless"]).set("email.outbox", "outbox").finish().ok();
+    let summary = demo.json();
+    let written = mails(&demo.files.join("outbox"));
+    assert!(!written.is_empty(), "{summary}");
+    assert_eq!(summary["mails"], json!(written.len()));
+    let triggers = usize::try_from(summary["outputs"]["email_triggers"].as_u64().unwrap()).unwrap();
+    // The demo ends in the middle of its shop's day: the last triggers may be a moment old.
+    assert!(written.len() <= triggers && written.len() * 2 > triggers, "{summary}");
+    assert!(written.iter().all(|(_, mail)| mail.contains("\nTo: user") && mail.contains("Subject: ")));
+}
