@@ -33,8 +33,10 @@ pub struct FakeShop {
     offset: Mutex<i64>,
 }
 
-pub const CUSTOMER_QUERIES: [&str; 7] = ["recommendations", "loyalty", "loyalty/ledger", "entitlements", "box", "segments", "cart"];
-pub const PRODUCT_QUERIES: [&str; 5] = ["", "price", "price/history", "related", "demand"];
+pub const CUSTOMER_QUERIES: [&str; 8] =
+    ["recommendations", "loyalty", "loyalty/ledger", "entitlements", "box", "segments", "cart", "subscription"];
+pub const PRODUCT_QUERIES: [&str; 8] =
+    ["", "price", "price/history", "price/explain", "related", "demand", "pricing/products", "pricing/rules"];
 
 impl FakeShop {
     pub fn new() -> Arc<Self> {
@@ -98,6 +100,17 @@ impl FakeShop {
             user,
             serde_json::json!({ "user_id": user, "items": items, "trigger": "product_viewed", "generated_at": "2026-03-01T10:00:00Z" }),
         )
+    }
+
+    /// Waits until something of this schema was appended, and returns it.
+    pub async fn next_append(&self, schema: &str) -> Value {
+        loop {
+            let found = self.appended.lock().unwrap().iter().find(|a| a.schema == schema).cloned();
+            if let Some(append) = found {
+                return serde_json::from_slice(append.value.as_deref().unwrap()).unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The values appended so far.
