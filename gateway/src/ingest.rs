@@ -12,6 +12,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::StreamExt;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
@@ -24,6 +25,9 @@ pub(crate) const AHEAD: Duration = Duration::from_secs(5 * 60);
 
 /// How long a client may take to send a body.
 const BODY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Bytes of a body too large that are read all the same.
+const MOST_DRAINED: usize = 64 << 20;
 
 /// How long the log may take to confirm. What happens to the records afterwards is unknown to the client, who may send
 /// them again: the same `event_id` counts once.
@@ -142,6 +146,7 @@ async fn read(app: &App, request: Request) -> Result<(SemaphorePermit<'_>, Vec<u
     let stated = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     let large = || Problem::too_large(format!("the body is larger than {most} bytes"));
     if stated.is_some_and(|n| n > most) {
+        drain(request.into_body()).await;
         return Err(large());
     }
     let slots = u32::try_from(stated.unwrap_or(most).div_ceil(SLOT).max(1)).unwrap_or(u32::MAX);
@@ -159,6 +164,20 @@ async fn read(app: &App, request: Request) -> Result<(SemaphorePermit<'_>, Vec<u
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", format!("the body took longer than {} s", BODY_WITHIN.as_secs())))
         }
     }
+}
+
+/// Reads a body that is too large and forgets it, within bounds: most clients read no answer before they have sent all.
+async fn drain(body: Body) {
+    let mut chunks = body.into_data_stream();
+    let mut left = MOST_DRAINED;
+    let all = async {
+        while let Some(Ok(chunk)) = chunks.next().await
+            && chunk.len() <= left
+        {
+            left -= chunk.len();
+        }
+    };
+    let _ = tokio::time::timeout(BODY_WITHIN, all).await;
 }
 
 /// A body that is one JSON value; an empty one is `{}`.

@@ -102,6 +102,9 @@ fn prices_are_decided_on_request_quoted_and_ruled_without_a_restart() {
     let tea = json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "100.00", "currency": "EUR"});
     assert_eq!(post(&shop, "/v1/topics/products", tea).0, 202);
     assert_eq!(post(&shop, "/v1/inventory", json!({"product_id": "tea", "stock_level": 50})).0, 202);
+    // Decisions wait until it is known what shoppers did before.
+    let view = json!({"event_type": "product_viewed", "user_id": "ada", "product_id": "tea"});
+    assert_eq!(post(&shop, "/v1/events", view).0, 202);
     until("the price", LIMIT, || shop.get("/v1/products/tea/price").status().is_success());
     let (status, quote) = post(&shop, "/v1/pricing/quotes", json!({"product_ids": ["tea"], "cart_id": "c1"}));
     assert_eq!((status, &quote["prices"][0]["price"]), (200, &json!("100.00")), "{quote}");
@@ -113,7 +116,7 @@ fn prices_are_decided_on_request_quoted_and_ruled_without_a_restart() {
     };
     let (status, rule) = put(json!({"demand_score": 2, "low": 60, "author": "ada"}));
     assert_eq!((status, &rule["versions"][0]["version"], &rule["versions"][0]["author"]), (200, &json!(1), &json!("ada")), "{rule}");
-    let (status, run) = post(&shop, "/v1/pricing/run", json!({"wait_s": 60}));
+    let (status, run) = post(&shop, "/v1/pricing/run", json!({"wait_s": 25}));
     assert_eq!((status, &run["decided"], &run["changed"]), (200, &json!(1), &json!(1)), "{run}");
     assert_eq!(run["changes"][0]["price"], "110.00", "{run}");
     let (_, checked) = post(&shop, "/v1/pricing/quotes/check", json!({"quote": quote["quote"]}));

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
-use tillflow_tests::{Run, Tillflow, until};
+use tillflow_tests::{Run, Smtp, SmtpReply, Tillflow, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -66,6 +66,71 @@ fn a_mail_that_is_triggered_lies_in_the_outbox_once_whatever_happens_to_the_proc
     let sent = r#"tillflow_email_results_total{status="sent"} 1"#;
     until("one mail of this process", LIMIT, || shop.get("/metrics").text().unwrap().contains(sent));
     assert!(shop.stop().success());
+}
+
+#[test]
+fn a_mail_leaves_by_smtp_once_and_one_whose_outcome_nobody_knows_is_not_sent_again() {
+    let server = Smtp::start();
+    let mut shop = Tillflow::run()
+        .set("time.grace.s", 0)
+        .set("email.sender.from", "Tea Shop <hello@shop.example>")
+        .set("email.sender.postal_address", "1 Harbour Street, Leith")
+        .set("email.sender.unsubscribe_url", "https://shop.example/unsubscribe")
+        .set("email.sender.secret", "secret")
+        .set("email.smtp.host", "127.0.0.1")
+        .set("email.smtp.port", server.port())
+        .set("email.smtp.tls", "none")
+        .spawn();
+    shop.wait_until_ready();
+    let results = |shop: &Tillflow, status: &str, count: u32| {
+        let line = format!("tillflow_email_results_total{{status=\"{status}\"}} {count}\n");
+        until(&line, LIMIT, || shop.get("/metrics").text().unwrap().contains(&line));
+    };
+    reaches_silver(&shop, "ada");
+    let mail = server.wait_for(1, LIMIT).remove(0);
+    assert_eq!((mail.to[0].as_str(), mail.from.as_str()), ("ada@example.org", "hello@shop.example"));
+    results(&shop, "sent", 1);
+
+    // The server is away: the mail waits for it.
+    server.go_down();
+    reaches_silver(&shop, "ben");
+    until("the first try", LIMIT, || shop.stderr().contains("tried again"));
+    server.come_up();
+    server.wait_for(2, LIMIT);
+    results(&shop, "sent", 2);
+
+    // It takes the mail and dies before it says so: nobody knows.
+    server.reply_next(SmtpReply::AcceptAndCut);
+    reaches_silver(&shop, "cleo");
+    server.wait_for(3, LIMIT);
+    results(&shop, "unknown", 1);
+
+    // Neither a restart nor time sends anything twice.
+    shop.kill();
+    shop.start_again();
+    shop.wait_until_ready();
+    reaches_silver(&shop, "dora");
+    let mails = server.wait_for(4, LIMIT);
+    let to: Vec<_> = mails.iter().map(|mail| mail.to[0].as_str()).collect();
+    assert_eq!(to, ["ada@example.org", "ben@example.org", "cleo@example.org", "dora@example.org"]);
+}
+
+#[test]
+fn a_click_on_the_link_unsubscribes_and_no_further_mail_leaves() {
+    let mut shop = shop().spawn();
+    shop.wait_until_ready();
+    let outbox = shop.files().join("outbox");
+    reaches_silver(&shop, "ada");
+    until("the mail", LIMIT, || mails(&outbox).len() == 1);
+    let (_, mail) = mails(&outbox).remove(0);
+    let unfolded = mail.replace("\r\n ", " ");
+    let header = unfolded.lines().find(|line| line.starts_with("List-Unsubscribe: ")).unwrap();
+    let token = header.rsplit_once('/').unwrap().1.trim_end_matches('>').to_owned();
+    assert!(shop.get(&format!("/unsubscribe/{token}")).text().unwrap().contains("<form method=\"post\">"));
+    assert_eq!(shop.json("/v1/users/ada/email")["may"], true, "a look changes nothing");
+    assert_eq!(shop.post(&format!("/unsubscribe/{token}x"), json!({})).status(), 404);
+    assert_eq!(shop.post(&format!("/unsubscribe/{token}"), json!({})).status(), 200);
+    until("unsubscribed", LIMIT, || shop.json("/v1/users/ada/email")["why"] == "unsubscribed");
 }
 
 #[test]

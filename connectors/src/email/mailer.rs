@@ -8,7 +8,7 @@ use super::{
 };
 use prometheus::{IntCounterVec, IntGauge, Opts};
 use rand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::HashSet,
     path::PathBuf,
@@ -241,7 +241,27 @@ impl Mailer {
         done > 0
     }
 
+    /// What was said of consent since the mail was decided: nothing, or why it may not go out.
+    fn withdrawn(&self, trigger: &EmailTrigger) -> Result<Option<String>, String> {
+        let answer = self.shop.query("customers", "email", trigger.user_id.as_str(), "").map_err(|e| e.to_string())?.unwrap_or_default();
+        if answer.get("may").is_some_and(|may| may == true) {
+            return Ok(None);
+        }
+        Ok(Some(answer.get("why").and_then(Value::as_str).unwrap_or("nothing is known of the user").to_owned()))
+    }
+
     fn send(&mut self, trigger: &EmailTrigger, now: Timestamp) {
+        match self.withdrawn(trigger) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                self.bounced(trigger, false, now);
+                return self.say(trigger, "suppressed", None, &format!("at sending: {why}"), now);
+            }
+            Err(why) => {
+                tracing::debug!(trigger = trigger.trigger_id, "consent can't be looked at now: {why}");
+                return self.ledger.put_off(&trigger.trigger_id, FIRST_WAIT);
+            }
+        }
         let delivery = match render(trigger, &self.templates, &self.sender) {
             Ok(message) => self.courier.send(&message).unwrap_or_else(|e| Delivery::TryAgain(e.to_string())),
             Err(e) => Delivery::Failed(e.to_string()),

@@ -65,6 +65,11 @@ impl Contacts {
         }
     }
 
+    /// The newest version, whenever it begins to count: what was said last of consent.
+    pub fn newest(&self) -> Option<&Contact> {
+        self.0.last().map(|(_, contact)| contact)
+    }
+
     /// The version that counts at `now`.
     pub fn at(&self, now: Timestamp) -> Option<&Contact> {
         self.0.iter().rev().find(|(from, _)| *from <= now).map(|(_, contact)| contact)

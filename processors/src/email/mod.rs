@@ -24,10 +24,11 @@ use crate::{
     shopper::{CARTS, Cart},
 };
 use campaigns::{Campaigns, Occasion};
-use consent::{Contact, Contacts, Suppressions};
+use consent::{Contact, Contacts, Suppressions, may_mail};
 use facts::Facts;
 use segments::{Segments, Views};
-use tillflow_engine_api::{Context, Declare, Global, Processor, Result, Timer};
+use serde_json::{Value, json};
+use tillflow_engine_api::{Context, Declare, Global, Processor, Query, Result, Timer};
 use tillflow_schemas::{Change, Customer, CustomerSignal, Event, Notification, Order, Product, UserEvent, UserEventKind as Kind, UserId};
 use tillflow_state::Table;
 
@@ -56,12 +57,14 @@ impl Processor for Email {
         d.input::<CustomerSignal>();
         d.follow::<Notification>();
         let products = d.global();
+        let (contacts, suppressions) = (d.store("email.contacts"), Table::new("email.suppressions"));
+        d.query("email", move |q| may_be_mailed(contacts, suppressions, q).map(Some));
         Self {
             segments: Segments::declare(d, &settings),
             campaigns: Campaigns::declare(d, &settings, &shop, products),
             facts: d.store("email.facts"),
-            contacts: d.store("email.contacts"),
-            suppressions: Table::new("email.suppressions"),
+            contacts,
+            suppressions,
             carts: d.read(CARTS),
             products,
             shop,
@@ -96,6 +99,15 @@ impl Processor for Email {
         }
         cx.put(&self.facts, &user, &facts)
     }
+}
+
+/// Whether the user may be mailed now, and where or why not: asked once more before a mail leaves.
+fn may_be_mailed(contacts: Table<UserId, Contacts>, suppressions: Table<UserId, Suppressions>, q: &Query<'_>) -> Result<Value> {
+    let user = UserId::from(q.key);
+    let contacts = q.get(&contacts, &user)?;
+    let suppressions = q.get(&suppressions, &user)?.unwrap_or_default();
+    let may = may_mail(contacts.as_ref().and_then(Contacts::newest), &suppressions);
+    Ok(json!({"user_id": user, "may": may.is_ok(), "to": may.ok(), "why": may.err()}))
 }
 
 impl Email {
