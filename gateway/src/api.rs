@@ -1,7 +1,8 @@
 //! The routes, each with what it does: one list makes the router and the OpenAPI document.
 
 use crate::{
-    App, access, commands, console, health, ingest, metrics, openapi, pricing, query, registry, request, segment, sockets, unsubscribe,
+    App, access, commands, console, health, ingest, metrics, openapi, pricing, query, registry, request, segment, sockets, state,
+    unsubscribe,
 };
 use axum::{
     Router, middleware,
