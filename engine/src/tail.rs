@@ -4,7 +4,6 @@
 use crate::{
     log::{LogError, Reader, Record, Start, TopicPartition},
     port::Committed,
-    worker::dead_letter::DEAD_LETTER,
 };
 use serde_json::{Map, Value};
 use std::{
@@ -16,6 +15,9 @@ use std::{
 };
 use tillflow_schemas::{Catalog, Codec, ProductStatus, Record as _, Role, Topic};
 use tokio::sync::broadcast;
+
+/// Schema of the topic of dead letters.
+const DEAD_LETTER: &str = "dead_letter";
 
 /// Records a subscriber may fall behind before it loses the oldest.
 pub const CAPACITY: usize = 16_384;

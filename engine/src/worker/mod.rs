@@ -1,7 +1,7 @@
 //! A worker: one thread, one way to the log, the tasks it owns. Its loop is the engine.
 
 mod commit;
-pub(crate) mod dead_letter;
+mod dead_letter;
 pub mod input;
 mod meta;
 mod partition;
@@ -155,18 +155,12 @@ impl<L: Log> Worker<L> {
         for change in polled.changes {
             tracing::info!(group = self.group.name, ?change, "membership");
             match change {
-                Membership::Assigned(partitions) => {
-                    partitions.into_iter().try_for_each(|p| self.open(p))?;
-                    self.tasks.set_member(self.group.name, true);
-                }
+                Membership::Assigned(partitions) => partitions.into_iter().try_for_each(|p| self.open(p))?,
                 Membership::Revoked(partitions) => {
                     self.commit()?;
                     self.give_up(&partitions)?;
                 }
-                Membership::Lost(partitions) => {
-                    self.tasks.set_member(self.group.name, false);
-                    self.give_up(&partitions)?;
-                }
+                Membership::Lost(partitions) => self.give_up(&partitions)?,
             }
         }
         for partition in self.running.values_mut() {
