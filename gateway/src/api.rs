@@ -1,11 +1,13 @@
 //! The routes, each with what it does: one list makes the router and the OpenAPI document.
 
 use crate::{
-    App, access, commands, console, health, ingest, metrics, openapi, pricing, query, registry, request, segment, sockets, state,
+    App, access, commands, console, health, ingest, log, metrics, openapi, pricing, query, registry, request, segment, sockets, state,
     unsubscribe,
 };
 use axum::{
-    Router, middleware,
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
     routing::{MethodRouter, delete, get, post, put},
 };
 use std::sync::Arc;
@@ -81,6 +83,8 @@ fn routes() -> Routes {
         .add("put", "/v1/pricing/rules/{scope}", Admin, "A new version of a scope's pricing rule", put(pricing::put_rule))
         .add("get", "/v1/state", Admin, "The tasks of this instance and their stores", get(state::tasks))
         .add("get", "/v1/state/{group}/{partition}", Admin, "Rows of a task's store", get(state::rows))
+        .add("post", "/v1/log", Admin, "Append records as they are", post(log::append).layer(DefaultBodyLimit::max(log::BYTES)))
+        .add("get", "/v1/log/{topic}/{partition}", Admin, "Records of a partition as they are", get(log::read))
         .add("get", "/ws/recommendations/{user_id}", User, "WebSocket: each message a list of product ids", get(sockets::web_socket))
         .add("get", "/sse/recommendations/{user_id}", User, "Server-sent events: each a list of product ids", get(sockets::event_stream))
         .add("get", "/unsubscribe/{token}", Nothing, "A page to unsubscribe from mails", get(unsubscribe::page))
