@@ -2,10 +2,11 @@
 
 use std::{env, time::Instant};
 use tillflow_engine::log::sim::Defect;
-use tillflow_tests::simulation::{Report, Scenario, Toy, run};
+use tillflow_tests::simulation::{Report, Scenario, Shop, Toy, run};
 
 /// Seeds that every test run tries.
 const SEEDS: u64 = 200;
+const SHOP_SEEDS: u64 = 40;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().filter(|v| !v.is_empty()).map(|v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
@@ -46,6 +47,11 @@ fn all(scenario: &dyn Scenario, seeds: u64) {
 #[test]
 fn a_counter_comes_to_what_a_naive_model_says() {
     all(&Toy, SEEDS);
+}
+
+#[test]
+fn the_shop_comes_to_what_a_calm_run_says() {
+    all(&Shop, SHOP_SEEDS);
 }
 
 /// Within so many seeds each planted defect must be found.

@@ -51,7 +51,7 @@ pub struct Chaos {
 impl Chaos {
     /// Decides how a run goes wrong.
     pub fn new(mut dice: Dice, making: &Making) -> Self {
-        let until = making.arrivals.last().map_or(Duration::ZERO, |a| a.after) + Duration::from_secs(5);
+        let until = making.lasts.max(making.arrivals.last().map_or(Duration::ZERO, |a| a.after)) + Duration::from_secs(5);
         let instances = dice.between(1, 3) as u32;
         let starts: Vec<_> = (0..instances).map(|n| (dice.millis(0, 3_000), format!("till-{n}"), format!("machine-{n}"))).collect();
         // Some runs are calm, some are stormy; each kind of fault has its own weather.
@@ -72,6 +72,7 @@ impl Chaos {
             slow_partition: weather(15),
             slowest_ms: if making.long_outages { 3_000 } else { 300 },
             slow_marker: weather(6),
+            fetched_at_once: making.fetched_at_once,
             compaction: weather(200),
         };
         let pace = weather(3_000);
@@ -92,6 +93,24 @@ impl Chaos {
             absence,
             long_outages: making.long_outages,
             plain: false,
+            jumped: 0,
+        }
+    }
+
+    /// Nothing goes wrong.
+    pub fn calm() -> Self {
+        let starts = vec![(Duration::ZERO, "till-0".to_owned(), "machine-0".to_owned())];
+        Self {
+            dice: Dice::new(0),
+            faults: Faults::default(),
+            next: None,
+            pace: 0,
+            until: Duration::ZERO,
+            starts,
+            machines: 1,
+            absence: None,
+            long_outages: false,
+            plain: true,
             jumped: 0,
         }
     }

@@ -4,16 +4,16 @@ use super::{
     cluster::{Cluster, outputs},
     scenario::Making,
 };
-use crate::compare::differences;
+use crate::compare::{Outputs, differences};
 use std::collections::BTreeMap;
 use tillflow_engine::{log::TopicPartition, worker::POSITION};
 use tillflow_schemas::Role;
 use tillflow_state::{Backend, Memory};
 
 /// All that is wrong.
-pub fn all(cluster: &Cluster, making: &Making) -> Vec<String> {
+pub fn all(cluster: &Cluster, making: &Making, expected: &Outputs) -> Vec<String> {
     let found = outputs(cluster);
-    let mut wrong = differences(&(making.normal)(making.expected.clone()), &(making.normal)(found));
+    let mut wrong = differences(&(making.normal)(expected.clone()), &(making.normal)(found));
     wrong.extend(dead_letters(cluster));
     wrong.extend(state(cluster, making));
     wrong

@@ -3,7 +3,7 @@
 use super::{
     chaos::{Chaos, Event},
     checks,
-    scenario::{Arrival, Making, Report, Scenario},
+    scenario::{Arrival, Expected, Making, Report, Scenario},
 };
 use serde_json::json;
 use std::{
@@ -25,7 +25,7 @@ use tillflow_engine::{
     wiring::{Wired, Wiring, wire},
     worker::Worker,
 };
-use tillflow_schemas::{Catalog, Cleanup, Codec, Role, Timestamp};
+use tillflow_schemas::{Catalog, Cleanup, Codec, Role, Timestamp, Topic};
 
 /// Event time at which runs begin: 2026-03-01.
 const BEGIN: Timestamp = Timestamp::from_millis(1_772_323_200_000);
@@ -102,9 +102,23 @@ pub fn run(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
 fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result<Report, Vec<String>> {
     let mut dice = Dice::new(seed);
     let making = scenario.make(&mut dice.fork(), BEGIN);
-    let cluster = Cluster::new(&making, &mut dice, defect)?;
+    let expected = match &making.expected {
+        Expected::Model(outputs) => outputs.clone(),
+        Expected::CalmRun(check) => {
+            let cluster = Cluster::new(&making, &mut Dice::new(seed), Chaos::calm(), None)?;
+            cluster.go(&making)?;
+            let expected = outputs(&cluster);
+            let wrong = check(&expected);
+            if !wrong.is_empty() {
+                return Err(wrong);
+            }
+            expected
+        }
+    };
+    let chaos = Chaos::new(dice.fork(), &making);
+    let cluster = Cluster::new(&making, &mut dice, chaos, defect)?;
     cluster.go(&making)?;
-    let mut wrong = checks::all(&cluster, &making);
+    let mut wrong = checks::all(&cluster, &making, &expected);
     wrong.extend(cluster.sim.0.lock().violations.drain(..));
     if !wrong.is_empty() {
         return Err(wrong);
@@ -120,12 +134,13 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
 }
 
 impl Cluster {
-    fn new(making: &Making, dice: &mut Dice, defect: Option<Defect>) -> Result<Rc<Self>, Vec<String>> {
+    fn new(making: &Making, dice: &mut Dice, mut chaos: Chaos, defect: Option<Defect>) -> Result<Rc<Self>, Vec<String>> {
         let catalog = Arc::new(making.catalog.clone());
         let codec = Arc::new(Codec::json());
         let clock = ManualClock::new(BEGIN);
         let config = EngineConfig {
             idle_clock: making.idle_clock,
+            wait_for_input: making.wait_for_input,
             wall: Wall::Manual(clock.clone()),
             commit_bytes: COMMIT_BYTES,
             queue_records: QUEUE,
@@ -133,9 +148,10 @@ impl Cluster {
         };
         let metrics = Metrics::new().map_err(|e| vec![e.to_string()])?;
         let wiring = wire(&making.groups, &catalog, &codec, &config, &metrics).map_err(|e| e.0)?;
-        let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, t.cleanup == Cleanup::Compact)).collect();
+        // Outputs keep all they were given: sequences are compared.
+        let compacted = |t: &Topic| t.cleanup == Cleanup::Compact && t.role != Role::Output;
+        let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, compacted(t))).collect();
         let groups: Vec<_> = wiring.groups.iter().map(|w| (w.group.name, w.partitions)).collect();
-        let mut chaos = Chaos::new(dice.fork(), making);
         let sim = Sim::new(&clock, dice.fork(), chaos.faults(), &topics, &groups, dice.one_in(4));
         if let Some(defect) = defect {
             sim.0.lock().plant(defect);
@@ -350,6 +366,7 @@ impl Cluster {
                 r if r.contains("broker is gone") => "process ended: the broker is gone",
                 r if r.contains("no space") => "process ended: disk full",
                 r if r.contains("do not become stable") => "process ended: offsets not stable",
+                r if r.contains("in use") => "process ended: its data directory is in use",
                 _ => "process ended: other",
             });
         }

@@ -12,8 +12,10 @@ mod chaos;
 mod checks;
 mod cluster;
 mod scenario;
+mod shop;
 mod toy;
 
 pub use cluster::run;
-pub use scenario::{Arrival, Making, Report, Scenario};
+pub use scenario::{Arrival, Expected, Making, Report, Scenario};
+pub use shop::Shop;
 pub use toy::Toy;

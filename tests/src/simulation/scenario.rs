@@ -36,15 +36,29 @@ pub struct Making {
     /// The end of the input: all clocks go here.
     pub end: Timestamp,
     /// What must come out.
-    pub expected: Outputs,
+    pub expected: Expected,
     /// Brings expected and found into the form in which they must be equal.
     pub normal: fn(Outputs) -> Outputs,
     /// Whether idle clocks go on with the wall.
     pub idle_clock: bool,
+    /// How long an empty input is waited for that has more.
+    pub wait_for_input: Option<Duration>,
+    /// Records that a fetch brings while things go wrong, at most.
+    pub fetched_at_once: u64,
+    /// How long things go wrong at least.
+    pub lasts: Duration,
     /// Whether the broker may be gone, and partitions slow, for longer than an input is waited for.
     pub long_outages: bool,
     /// Looks at the state of all tasks of the first group, by partition; says what is wrong.
     pub state: Box<dyn Fn(&BTreeMap<u32, Memory>) -> Vec<String>>,
+}
+
+/// What must come out.
+pub enum Expected {
+    /// What a naive model says.
+    Model(Outputs),
+    /// What one instance makes of it when nothing goes wrong; and this finds nothing wrong with that.
+    CalmRun(Box<dyn Fn(&Outputs) -> Vec<String>>),
 }
 
 /// A kind of run.

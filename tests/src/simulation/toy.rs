@@ -1,7 +1,7 @@
 //! A small processor in which every fault shows, and the naive model of it: it counts each user's events, holds a slot
 //! for each until its timer fires, and says all it does.
 
-use super::scenario::{Arrival, Making, Scenario};
+use super::scenario::{Arrival, Expected, Making, Scenario};
 use crate::compare::Outputs;
 use serde_json::{Map, Value, json};
 use std::{
@@ -249,9 +249,12 @@ impl Scenario for Toy {
             catalog,
             arrivals,
             end,
-            expected: Outputs::from([("notifications".to_owned(), said)]),
+            expected: Expected::Model(Outputs::from([("notifications".to_owned(), said)])),
             normal: if strict { exact } else { loose },
             idle_clock,
+            wait_for_input: Some(Duration::from_secs(10)),
+            fetched_at_once: 100,
+            lasts: Duration::ZERO,
             long_outages: true,
             state: Box::new(state),
         }

@@ -255,7 +255,8 @@ impl SimLog {
                     partition.slow_until = until;
                 }
             }
-            let limit = if on { world.dice.between(0, BATCH as u64) as usize } else { BATCH };
+            let most = world.faults.fetched_at_once;
+            let limit = if on { world.dice.between(0, most) as usize } else { BATCH };
             let Some(partition) = world.partition(at).filter(|p| p.slow_until <= now) else { continue };
             let (read, next) = partition.read(at, cursor.next, limit, all);
             cursor.next = next;

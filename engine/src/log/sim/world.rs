@@ -42,6 +42,8 @@ pub struct Faults {
     pub slow_partition: u64,
     /// How slow, at most, in milliseconds.
     pub slowest_ms: u64,
+    /// Records of one input in one fetch, at most.
+    pub fetched_at_once: u64,
     /// A transaction's marker arrives late.
     pub slow_marker: u64,
     /// A compacted topic is compacted, at a look.
