@@ -10,7 +10,7 @@ mod running;
 
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
-use commands::{Usage, backup, clock, dlq, doctor, evaluate, import, migrate, schemas, state, topics, user};
+use commands::{Usage, backup, clock, dlq, doctor, evaluate, import, migrate, reset, schemas, state, topics, user};
 use config::Config;
 use serde_json::Value;
 use std::{
@@ -74,6 +74,8 @@ enum Command {
     Import(import::ImportArgs),
     /// Take an embedded data directory to a Kafka cluster, and go on there
     Migrate(migrate::MigrateArgs),
+    /// Forget all state, and have it made anew from the topics
+    Reset(reset::ResetArgs),
     /// Export or erase all that is stored of a user
     User(user::UserArgs),
     /// Check what an instance needs, and say how to mend what is wrong
@@ -105,6 +107,7 @@ impl Command {
             Self::Import(args) => args.place.flags(),
             Self::Migrate(args) => args.place.flags(),
             Self::Doctor(args) => args.place.flags(),
+            Self::Reset(args) => args.place.flags(),
             Self::User(args) => args.command.place().flags(),
         }
     }
@@ -167,6 +170,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Restore(args) => backup::restore(args, &config, out),
         Command::Import(args) => import::run(args, &config, out),
         Command::Migrate(args) => migrate::run(args, &config, out),
+        Command::Reset(args) => reset::run(args, &config, out),
         Command::User(args) => user::run(args, &config, out),
         Command::Doctor(args) => doctor::run(args, &config, out),
         Command::Completions { .. } => Ok(()),

@@ -168,7 +168,7 @@ fn every_command_has_help_and_completions() {
     let script = Tillflow::command(["completions", "bash"]).finish().ok().stdout;
     for command in [
         "run", "demo", "replay", "evaluate", "config", "topics", "schemas", "state", "backup", "restore", "migrate", "clock", "dlq",
-        "doctor",
+        "doctor", "import", "user", "reset",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{command} in {help}");
         assert!(script.contains(&format!("tillflow__{command}")) || script.contains(&format!("tillflow__subcmd__{command}")), "{command}");

@@ -127,8 +127,9 @@ fn until_lets_time_pass_after_the_last_record() {
     let cart = json!({"event_type": "added_to_cart", "event_id": "2", "user_id": "ann", "product_id": "tea", "timestamp": at(1, 9, 0)});
     let mails = |further: &[&str]| {
         let run = Tillflow::command(["replay", "events.jsonl", "customers=customers.jsonl", "--json"])
-            .file("events.jsonl", lines(&[cart.clone()]));
-        let run = further.iter().fold(run.file("customers.jsonl", lines(&[customer.clone()])), |run, argument| run.arg(*argument));
+            .file("events.jsonl", lines(std::slice::from_ref(&cart)));
+        let run =
+            further.iter().fold(run.file("customers.jsonl", lines(std::slice::from_ref(&customer))), |run, argument| run.arg(*argument));
         run.finish().ok().json()["outputs"]["email_triggers"].clone()
     };
     assert_eq!(mails(&[]), 0);

@@ -61,6 +61,9 @@ struct Finding {
 /// A finding before its check has a name.
 struct Found(Status, String, Option<String>);
 
+/// Looks at one thing.
+type Check = fn(&Config) -> Found;
+
 fn fine(detail: impl Into<String>) -> Found {
     Found(Status::Ok, detail.into(), None)
 }
@@ -77,7 +80,7 @@ fn failed(detail: impl Into<String>, mend: impl Into<String>) -> Found {
 /// When something would keep an instance from running.
 pub fn run(args: &DoctorArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let checks: [(&'static str, fn(&Config) -> Found); 8] = [
+    let checks: [(&'static str, Check); 8] = [
         ("configuration", configuration),
         ("data directory", directory),
         ("disk", disk),

@@ -11,6 +11,7 @@ pub mod migrate;
 mod migrate_writer;
 mod place;
 mod remote;
+pub mod reset;
 pub mod schemas;
 mod source;
 pub mod state;

@@ -227,6 +227,19 @@ impl Embedded {
         self.inner.directory.write([(LOG, key.as_slice(), left.as_deref())], self.inner.durability)
     }
 
+    /// Deletes all records of a partition, which begins anew.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn clear(&self, at: TopicPartition) -> Result<(), StateError> {
+        let _writing = self.inner.writing.lock();
+        self.inner.directory.backend(LOG, &self.prefix(at), self.inner.durability).clear()?;
+        if let Some(end) = self.inner.ends.write().get_mut(at.topic).and_then(|p| p.get_mut(at.partition as usize)) {
+            *end = 0;
+        }
+        Ok(())
+    }
+
     /// Rewrites the files, so that what was erased is in none of them any more.
     ///
     /// # Errors
