@@ -7,8 +7,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Passed on to the program that a target runs: make demo ARGS="--for 20s --headless"
 ARGS ?=
-# How many seeds `make simulate` tries, and how long `make torture` goes on.
+# How many seeds `make simulate` tries, or which one; and how long `make torture` goes on.
 SEEDS ?= 1000
+SEED ?=
 FOR ?= 10m
 
 SHELL := /bin/bash
@@ -32,9 +33,9 @@ test: ## set up what is missing, then every test: unit, property, simulation, Ka
 	@scripts/setup test
 	@scripts/test $(ARGS)
 
-simulate: ## more seeds through the simulation (SEEDS=1000)
+simulate: ## more seeds through the simulation (SEEDS=1000), or one of them (SEED=17)
 	@scripts/setup demo
-	@SEEDS=$(SEEDS) scripts/test --simulate $(ARGS)
+	@SEEDS=$(SEEDS) SEED=$(SEED) scripts/test --simulate $(ARGS)
 
 torture: ## processes killed, brokers restarted, connections cut, for a while (FOR=10m)
 	@scripts/setup test

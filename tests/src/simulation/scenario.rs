@@ -70,12 +70,12 @@ pub trait Scenario {
 }
 
 /// What happened in a run that went well.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Records that arrived.
     pub arrived: usize,
-    /// Records that came out.
-    pub emitted: usize,
+    /// Records that came out, by topic.
+    pub emitted: BTreeMap<String, usize>,
     /// Rebalances.
     pub rebalances: u64,
     /// Simulated time.
@@ -88,7 +88,9 @@ impl Report {
     /// Adds another run.
     pub fn add(&mut self, other: &Self) {
         self.arrived += other.arrived;
-        self.emitted += other.emitted;
+        for (topic, n) in &other.emitted {
+            *self.emitted.entry(topic.clone()).or_default() += n;
+        }
         self.rebalances += other.rebalances;
         self.time += other.time;
         for (what, n) in &other.faults {
@@ -100,11 +102,9 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.time.as_secs_f64() / 3600.0;
-        writeln!(
-            f,
-            "{} records in, {} out, {} rebalances, {hours:.1} hours of simulated time",
-            self.arrived, self.emitted, self.rebalances
-        )?;
+        writeln!(f, "{} records in, {} rebalances, {hours:.1} hours of simulated time", self.arrived, self.rebalances)?;
+        let out: Vec<_> = self.emitted.iter().map(|(topic, n)| format!("{n} {topic}")).collect();
+        writeln!(f, "out: {}", out.join(", "))?;
         self.faults.iter().try_for_each(|(what, n)| writeln!(f, "{n:>9}  {what}"))
     }
 }
