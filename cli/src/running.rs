@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tillflow_connectors::{
     email::{Mailer, unsubscribe},
-    redis::RedisConnector,
+    redis::{Keys, RedisConnector},
 };
 use tillflow_engine::{
     Engine, EngineConfig, Wall,
@@ -14,11 +14,12 @@ use tillflow_engine::{
         embedded::{Embedded, EmbeddedReader},
         kafka::{self, Kafka, KafkaReader, KafkaSettings, Stores},
     },
+    port::Shop,
 };
 use tillflow_engine_api::Group;
 use tillflow_gateway::{Gateway, SchemaStore};
 use tillflow_schemas::{Catalog, Codec, registry};
-use tillflow_state::{Durability, Shared};
+use tillflow_state::{Durability, Shared, key, prefix_of};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -181,6 +182,7 @@ impl Running {
         let shutdown = self.shutdown.clone();
         self.services.push(tokio::spawn(async move { gateway.serve(listener, health, shutdown).await.map_err(Into::into) }));
         if let Some(redis) = RedisConnector::new(self.engine.port(), &config.redis)? {
+            let redis = redis.with_keys(keys_of(self.engine.port()));
             let shutdown = self.shutdown.clone();
             self.services.push(tokio::spawn(async move {
                 redis.run(shutdown).await;
@@ -232,6 +234,33 @@ impl Running {
             (Ok(()), None) => Ok(()),
         }
     }
+}
+
+/// Tables whose keys are those of the read models, by group.
+const KEYED: [(&str, &[&str]); 2] =
+    [("products", &["pricing.products"]), ("customers", &["loyalty.accounts", "subscriptions.entitled", "email.segments"])];
+
+/// Names all products and users that this instance has state of.
+fn keys_of(shop: Shop) -> Keys {
+    Arc::new(move |group, visit| {
+        let tables = KEYED.iter().find(|(name, _)| *name == group).map_or(&[][..], |(_, tables)| tables);
+        for task in shop.readiness().tasks.iter().filter(|task| task.group == group) {
+            for table in tables {
+                let prefix = prefix_of(table);
+                let to = key::after(&prefix);
+                let listed = shop.rows(group, task.partition, &prefix, to.as_deref(), &mut |row, _| {
+                    if let Some(id) = row.get(prefix.len()..).and_then(|mut rest| key::read_text(&mut rest)) {
+                        visit(&id);
+                    }
+                    true
+                });
+                if let Err(e) = listed {
+                    // It is listed once it is restored.
+                    tracing::debug!(group, partition = task.partition, "keys of {table}: {e}");
+                }
+            }
+        }
+    })
 }
 
 /// Creates missing topics, where the configuration allows it.

@@ -70,8 +70,15 @@ impl Caller {
 pub(crate) struct Keyring {
     keys: Vec<([u8; 32], Level)>,
     user_secret: Option<Secret>,
+    webhook_secret: Option<Secret>,
     open: bool,
 }
+
+/// A webhook's signature: `t=<seconds since 1970>,v1=<hexadecimal HMAC-SHA-256 of "<t>.<body>">`, the form that many
+/// shops' systems know.
+pub(crate) const SIGNATURE: &str = "x-tillflow-signature";
+/// How old, or how far ahead, a signature may be: one that was overheard is soon of no use.
+const SIGNED_WITHIN_S: i64 = 5 * 60;
 
 impl Keyring {
     pub fn new(config: &GatewayConfig) -> Self {
@@ -80,6 +87,7 @@ impl Keyring {
         Self {
             keys: [level(&keys.write, Level::Write), level(&keys.server, Level::Server), level(&keys.admin, Level::Admin)].concat(),
             user_secret: keys.user_secret.clone(),
+            webhook_secret: keys.webhook_secret.clone(),
             open: !keys.any(),
         }
     }
@@ -105,6 +113,31 @@ impl Keyring {
             return Err(denied("only write keys and user tokens may stand in an address"));
         }
         Ok(caller)
+    }
+
+    /// Whether a request says that its body is signed.
+    pub fn is_signed(headers: &HeaderMap) -> bool {
+        headers.contains_key(SIGNATURE)
+    }
+
+    /// Who signed a body: one who may do what a server may.
+    pub fn signer(&self, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Caller, Problem> {
+        let secret = self.webhook_secret.as_ref().ok_or_else(|| denied("signed webhooks need keys.webhook_secret"))?;
+        let given = headers.get(SIGNATURE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let part = |name: &str| given.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
+        let (Some(time), Some(signature)) = (part("t"), part("v1").and_then(unhex)) else {
+            return Err(denied(format!("{SIGNATURE} is not of the form t=<seconds>,v1=<hexadecimal>")));
+        };
+        let mut mac = Hmac::<Sha256>::new_from_slice(secret.reveal().as_bytes()).map_err(|_| denied("the secret can't be used"))?;
+        mac.update(time.as_bytes());
+        mac.update(b".");
+        mac.update(body);
+        mac.verify_slice(&signature).map_err(|_| denied("the webhook's signature is wrong"))?;
+        let seconds: i64 = time.parse().map_err(|_| denied("the signature's time is no number"))?;
+        if (now.millis().div_euclid(1000) - seconds).abs() > SIGNED_WITHIN_S {
+            return Err(denied("the signature is older than five minutes, or of the future"));
+        }
+        Ok(Caller { level: Some(Level::Server), user: None })
     }
 
     /// Who a write key in a body belongs to; other keys may not stand there.
@@ -137,6 +170,11 @@ impl Asked {
     fn of(uri: &Uri) -> Self {
         Query::try_from_uri(uri).map(|Query(asked)| asked).unwrap_or_default()
     }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |n, d| n << 4 | d)).collect())
 }
 
 /// The key in basic credentials: the password, or the user where there is none.
@@ -300,6 +338,7 @@ mod tests {
             server: vec!["s".into()],
             admin: vec!["a".into()],
             user_secret: Some("your-256-bit-secret".into()),
+            webhook_secret: Some("hook".into()),
             quote_secret: None,
         };
         GatewayConfig { keys, ..GatewayConfig::default() }
@@ -331,6 +370,34 @@ mod tests {
         assert_eq!(ask(Some(&basic("anyone:s")), "/").unwrap().level, Some(Level::Server));
         for wrong in ["Bearer x", "Basic w", "w", "Bearer", &basic("x:"), &basic("w")] {
             assert_eq!(ask(Some(wrong), "/").unwrap_err().status, StatusCode::UNAUTHORIZED, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_signed_body_is_a_server_s_until_it_is_changed_or_old() {
+        let now = Timestamp::from_millis(1_600_000_000_000);
+        let sign = |secret: &str, time: i64, body: &str| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+            mac.update(format!("{time}.{body}").as_bytes());
+            let hex: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+            format!("t={time},v1={hex}")
+        };
+        let ask = |signature: &str, body: &str| {
+            let headers = HeaderMap::from_iter([(SIGNATURE.parse().unwrap(), signature.parse().unwrap())]);
+            Keyring::new(&keyed()).signer(&headers, body.as_bytes(), now)
+        };
+        let good = sign("hook", 1_600_000_000, "{}");
+        assert_eq!(ask(&good, "{}").unwrap().level, Some(Level::Server));
+        for (signature, body) in [
+            (good.as_str(), "{ }"),
+            (&sign("other", 1_600_000_000, "{}"), "{}"),
+            (&sign("hook", 1_599_999_000, "{}"), "{}"),
+            (&sign("hook", 1_600_001_000, "{}"), "{}"),
+            ("t=1600000000", "{}"),
+            ("v1=zz,t=1600000000", "{}"),
+            ("", "{}"),
+        ] {
+            assert_eq!(ask(signature, body).unwrap_err().status, StatusCode::UNAUTHORIZED, "{signature}");
         }
     }
 

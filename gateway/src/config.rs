@@ -43,6 +43,8 @@ pub struct Keys {
     pub admin: Vec<Secret>,
     /// Signs user tokens (JWT, HS256, `sub` the user id, `exp`): a shopper's browser asks with one about itself.
     pub user_secret: Option<Secret>,
+    /// Signs webhooks (`x-tillflow-signature`): what a system of the shop's sends with it counts as sent with a server key.
+    pub webhook_secret: Option<Secret>,
     /// Signs quotes, the same for all instances; where absent, quotes hold until the process that gave them ends.
     pub quote_secret: Option<Secret>,
 }
@@ -50,7 +52,11 @@ pub struct Keys {
 impl Keys {
     /// Whether any key is configured, so that one must be shown.
     pub fn any(&self) -> bool {
-        !(self.write.is_empty() && self.server.is_empty() && self.admin.is_empty() && self.user_secret.is_none())
+        !(self.write.is_empty()
+            && self.server.is_empty()
+            && self.admin.is_empty()
+            && self.user_secret.is_none()
+            && self.webhook_secret.is_none())
     }
 }
 

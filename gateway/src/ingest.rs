@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    access::{Caller, Level},
+    access::{Caller, Keyring, Level},
     error::Problem,
 };
 use axum::{
@@ -100,11 +100,18 @@ impl Fault {
 }
 
 async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Result<Response, Problem> {
-    caller.needs(if schema == "user_event" { Level::Write } else { Level::Server })?;
+    let needed = if schema == "user_event" { Level::Write } else { Level::Server };
+    let headers = request.headers().clone();
+    let signed = Keyring::is_signed(&headers);
+    if !signed {
+        caller.needs(needed)?;
+    }
     if request.headers().get(header::CONTENT_ENCODING).is_some_and(|e| e.as_bytes() != b"identity") {
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoding", "send the body as it is, without compression"));
     }
     let (_slots, body) = read(app, request).await?;
+    let signer = if signed { app.keyring.signer(&headers, &body, Timestamp::wall())? } else { caller.clone() };
+    let caller = &signer;
     let now = (app.wall)();
     let mut faults = Vec::new();
     let mut good = Vec::new();

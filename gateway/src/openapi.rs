@@ -3,6 +3,7 @@
 use crate::{
     App,
     api::{self, Needs, QUERIES, Route},
+    query::OF_THE_SHOP,
 };
 use axum::{Json, extract::State};
 use serde_json::{Map, Value, json};
@@ -24,7 +25,7 @@ const ABOUT: [(&str, &str); 15] = [
     ("price/explain", "Inputs, rule and bounds of the last decision"),
     ("demand", "The figures of demand"),
     ("related", "Products bought together with this one"),
-    ("pricing/rules", "Versions of a scope's rule"),
+    ("email", "Whether the user may be mailed, and why not"),
 ];
 
 pub(crate) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
@@ -46,7 +47,8 @@ pub(crate) async fn document(State(app): State<Arc<App>>) -> Json<Value> {
 /// A path for each query that the processors answer.
 fn queries(app: &App, group: &str, path: &str, route: Route, paths: &mut Map<String, Value>) {
     let base = path.trim_end_matches("{*path}");
-    let mut names: Vec<String> = app.shop.queries(group).into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let mut names: Vec<String> =
+        app.shop.queries(group).into_iter().filter(|name| !name.is_empty() && !name.starts_with(OF_THE_SHOP)).map(str::to_owned).collect();
     if names.iter().any(|name| name == "entitlements") {
         names.push("entitlements/{feature}".into());
     }

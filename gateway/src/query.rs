@@ -22,6 +22,9 @@ use tillflow_engine::port::PortError;
 /// How many products one request may ask for.
 const MOST_PRODUCTS: usize = 200;
 
+/// Queries that any task of the products answers: they have routes of their own.
+pub(crate) const OF_THE_SHOP: &str = "pricing/";
+
 /// How many of them are asked at a time.
 const AT_A_TIME: usize = 8;
 
@@ -73,6 +76,9 @@ pub(crate) async fn product_path(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let path = path.trim_end_matches('/');
+    if path.starts_with(OF_THE_SHOP) {
+        return Err(Problem::not_found("that is not about one product; see /v1/pricing"));
+    }
     // Reasons, demand, costs and rules are the shop's; shoppers see what stands on a product's page.
     caller.needs(if matches!(path, "price" | "related") { Level::Write } else { Level::Server })?;
     let question = Question { group: "products", key: &id, path };

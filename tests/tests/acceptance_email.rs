@@ -6,17 +6,26 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
-use tillflow_tests::{Run, Smtp, SmtpReply, Tillflow, until};
+use tillflow_tests::{Kafka, Run, Smtp, SmtpReply, Tillflow, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A shop that says who it is, with an outbox in its working directory.
 fn shop() -> Run {
-    let shop = Tillflow::run().set("time.grace.s", 0).set("email.outbox", "outbox");
-    shop.set("email.sender.from", "Tea Shop <hello@shop.example>")
+    sender(Tillflow::run()).set("email.outbox", "outbox")
+}
+
+fn sender(shop: Run) -> Run {
+    shop.set("time.grace.s", 0)
+        .set("email.sender.from", "Tea Shop <hello@shop.example>")
         .set("email.sender.postal_address", "1 Harbour Street, Leith")
         .set("email.sender.unsubscribe_url", "https://shop.example/unsubscribe")
         .set("email.sender.secret", "secret")
+}
+
+/// The same by a mail server.
+fn by_smtp(server: &Smtp) -> Run {
+    sender(Tillflow::run()).set("email.smtp.host", "127.0.0.1").set("email.smtp.port", server.port()).set("email.smtp.tls", "none")
 }
 
 /// Names and contents of the mails in a folder.
@@ -71,16 +80,7 @@ fn a_mail_that_is_triggered_lies_in_the_outbox_once_whatever_happens_to_the_proc
 #[test]
 fn a_mail_leaves_by_smtp_once_and_one_whose_outcome_nobody_knows_is_not_sent_again() {
     let server = Smtp::start();
-    let mut shop = Tillflow::run()
-        .set("time.grace.s", 0)
-        .set("email.sender.from", "Tea Shop <hello@shop.example>")
-        .set("email.sender.postal_address", "1 Harbour Street, Leith")
-        .set("email.sender.unsubscribe_url", "https://shop.example/unsubscribe")
-        .set("email.sender.secret", "secret")
-        .set("email.smtp.host", "127.0.0.1")
-        .set("email.smtp.port", server.port())
-        .set("email.smtp.tls", "none")
-        .spawn();
+    let mut shop = by_smtp(&server).spawn();
     shop.wait_until_ready();
     let results = |shop: &Tillflow, status: &str, count: u32| {
         let line = format!("tillflow_email_results_total{{status=\"{status}\"}} {count}\n");
@@ -113,6 +113,42 @@ fn a_mail_leaves_by_smtp_once_and_one_whose_outcome_nobody_knows_is_not_sent_aga
     let mails = server.wait_for(4, LIMIT);
     let to: Vec<_> = mails.iter().map(|mail| mail.to[0].as_str()).collect();
     assert_eq!(to, ["ada@example.org", "ben@example.org", "cleo@example.org", "dora@example.org"]);
+}
+
+#[test]
+fn of_two_instances_one_sends_each_mail_also_where_one_of_them_dies_in_the_middle() {
+    let (server, kafka) = (Smtp::start(), Kafka::shared());
+    let prefix = kafka.prefix();
+    let instance = |id: &str| {
+        let shop = by_smtp(&server).set("brokers", kafka.bootstrap()).set("topics.prefix", &prefix);
+        let mut shop = shop.set("instance.id", id).set("kafka.session_timeout_s", 6).set("email.smtp.rate", 20).spawn();
+        shop.wait_until_ready();
+        shop
+    };
+    let (mut first, second) = (instance("a"), instance("b"));
+    let users: Vec<String> = (0..40).map(|n| format!("user{n}")).collect();
+    for user in &users {
+        reaches_silver(&second, user);
+    }
+    server.wait_for(users.len() / 4, LIMIT);
+    first.kill();
+    let settled = || {
+        let results = kafka.read(&format!("{prefix}email_results"));
+        let said = |status: &str| results.iter().map(|r| r.json()).filter(|r| r["status"] == status).count();
+        // What was being sent when it died is nobody's to know.
+        (said("sent"), said("unknown"))
+    };
+    until("every mail is settled", Duration::from_secs(240), || {
+        let (sent, unknown) = settled();
+        sent + unknown == users.len()
+    });
+    let mut to: Vec<String> = server.mails().iter().map(|mail| mail.to[0].clone()).collect();
+    to.sort();
+    let before = to.len();
+    to.dedup();
+    assert_eq!(to.len(), before, "sent twice");
+    let (sent, unknown) = settled();
+    assert!(sent <= before && before <= users.len() && unknown <= 4, "{before} mails, {sent} sent, {unknown} unknown");
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn redis_cli_sees_json_lists_and_an_outage_holds_nothing_up_and_leaves_nothing_w
     redis.start_again();
     until("the points that came before Redis did", LIMIT, || field(&redis, "user:ada", "balance").as_deref() == Some("100"));
     until("the price in Redis", LIMIT, || field(&redis, "product:tea", "price").as_deref() == Some("10.00"));
+    assert_eq!(field(&redis, "product:tea", "stock").as_deref(), Some("50"), "known although no price was decided");
     let files = scratch("redis-cli");
     let listening = Process::spawn("redis-cli", files.path(), Path::new("redis-cli"), |command| {
         command.args(["-p", &redis.port().to_string(), "PSUBSCRIBE", "user:*:recommendations"]);
@@ -84,6 +85,13 @@ fn redis_cli_sees_json_lists_and_an_outage_holds_nothing_up_and_leaves_nothing_w
         until("the read models are right again", LIMIT, || field(&redis, &format!("user:{user}"), "balance").as_deref() == Some(points));
     }
     until("what did not change is back too", LIMIT, || field(&redis, "product:tea", "price").as_deref() == Some("10.00"));
+
+    // Both are lost at once: nobody remembers what stood there, but the state does.
+    shop.kill();
+    redis.start_again();
+    shop.start_again();
+    until("all is back from the state", LIMIT, || field(&redis, "user:ben", "balance").as_deref() == Some("100"));
+    until("products too", LIMIT, || field(&redis, "product:jam", "price").as_deref() == Some("10.00"));
     assert!(shop.stop().success());
 }
 

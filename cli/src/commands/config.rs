@@ -57,6 +57,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("keys.quote_secret", "Signs price quotes, the same for all instances; where absent, quotes hold until the process ends."),
     ("keys.server", "Keys of the shop's servers: may also report orders, refunds, stock and the catalogue, and ask about every user."),
     ("keys.user_secret", "Signs user tokens (JWT, HS256): a shopper's browser asks with one about itself."),
+    ("keys.webhook_secret", "Signs webhooks of the shop's own systems (x-tillflow-signature), which then may what a server may."),
     ("keys.write", "Keys for browsers and apps: may report behaviour, nothing else; one or a list."),
     ("limits.appends_in_flight", "Requests whose records the log has not confirmed yet, at most."),
     ("limits.body_bytes", "Bytes of one request's body, at most."),

@@ -6,13 +6,17 @@
 
 use super::EXPIRES_AFTER;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 use tillflow_schemas::{EmailResult, EmailTrigger, Timestamp};
 
 /// The status of a claim.
 pub const SENDING: &str = "sending";
+/// The status by which who claimed a mail and did not send it gives the claim back.
+pub const WAITING: &str = "waiting";
+/// Mails claimed and not yet sent, at most: of them nobody knows after a crash.
+const AHEAD: usize = 4;
 /// How long the holder of a claim has to say what came of it.
 pub const CLAIM_HOLDS: Duration = Duration::from_secs(120);
 /// How long a claim may take to come back from the log before it is made anew.
@@ -53,6 +57,8 @@ pub struct Ledger {
     waiting: BTreeMap<(Timestamp, String), Waiting>,
     due: HashMap<String, Timestamp>,
     claims: HashMap<String, Claim>,
+    /// Claimed by this process, or about to be, and to be sent next.
+    ahead: HashSet<String>,
     settled: HashMap<String, Timestamp>,
 }
 
@@ -86,8 +92,12 @@ impl Ledger {
             }
             return;
         }
-        self.settled.insert(id.clone(), result.at);
         self.claims.remove(id);
+        self.ahead.remove(id);
+        if result.status == WAITING {
+            return;
+        }
+        self.settled.insert(id.clone(), result.at);
         if let Some(due) = self.due.remove(id) {
             self.waiting.remove(&(due, id.clone()));
         }
@@ -108,11 +118,13 @@ impl Ledger {
                 (Some(claim), _) if claim.seen + CLAIM_HOLDS > instant => continue,
                 (Some(_), _) => Step::GiveUp,
                 (None, _) if now > *due + EXPIRES_AFTER => Step::Expire,
+                (None, Some(_)) if self.ahead.len() >= AHEAD && !self.ahead.contains(id) => continue,
                 (None, Some(_)) => Step::Claim,
                 (None, None) => Step::Send,
             };
             if step == Step::Claim {
                 waiting.not_before = Some(instant + CLAIM_RETURNS);
+                self.ahead.insert(id.clone());
             }
             return Some((step, waiting.trigger.clone()));
         }
@@ -132,6 +144,14 @@ impl Ledger {
         if let Some(waiting) = self.find(id) {
             waiting.not_before = Some(Instant::now() + wait);
         }
+        // One that a server refuses for hours holds up no other.
+        self.ahead.remove(id);
+    }
+
+    /// What `me` claimed and did not send.
+    pub fn claimed(&self, me: &str) -> Vec<EmailTrigger> {
+        let mine = self.waiting.values().filter(|w| self.claims.get(&w.trigger.trigger_id).is_some_and(|claim| claim.by == me));
+        mine.map(|w| w.trigger.clone()).collect()
     }
 
     /// How many wait.
@@ -222,6 +242,23 @@ mod tests {
             ledger.result(&result("a", "sent", None));
             assert_eq!(steps(&mut ledger, DUE, Some("me")), None);
         }
+    }
+
+    #[test]
+    fn few_are_claimed_ahead_and_what_is_given_back_can_be_claimed_again() {
+        let mut ledger = Ledger::default();
+        for n in 0..10 {
+            ledger.trigger(0, trigger(&n.to_string(), DUE));
+        }
+        let claimed = (0..10).filter(|_| steps(&mut ledger, DUE, Some("me")) == Some(Step::Claim)).count();
+        assert_eq!(claimed, AHEAD);
+        ledger.put_off("0", Duration::from_secs(60));
+        assert_eq!(steps(&mut ledger, DUE, Some("me")), Some(Step::Claim), "one that waits for its server holds up no other");
+        ledger.result(&result("1", SENDING, Some("me")));
+        assert_eq!(ledger.claimed("me").len(), 1);
+        ledger.result(&result("1", WAITING, None));
+        assert_eq!(ledger.claimed("me").len(), 0);
+        assert_eq!(steps(&mut ledger, DUE, Some("other")), Some(Step::Claim), "given back");
     }
 
     #[test]

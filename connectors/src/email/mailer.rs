@@ -2,7 +2,7 @@
 
 use super::{
     Courier, Delivery, EmailError, Sender, Templates,
-    ledger::{Ledger, SENDING, Step},
+    ledger::{Ledger, SENDING, Step, WAITING},
     positions::Positions,
     render,
 };
@@ -139,6 +139,11 @@ impl Mailer {
                 kept = Some(Instant::now());
             }
         }
+        // Another instance, or the next start, may send what this one claimed and did not.
+        for trigger in self.ledger.claimed(&self.me) {
+            self.say(&trigger, WAITING, None, "not sent before the stop", (self.clock)());
+        }
+        self.confirm(stop);
         if caught_up {
             self.keep();
         }
@@ -311,7 +316,7 @@ impl Mailer {
             detail: detail.into(),
             at,
         };
-        if status != SENDING {
+        if status != SENDING && status != WAITING {
             self.ledger.result(&result);
             self.metrics.results.with_label_values(&[status]).inc();
         }

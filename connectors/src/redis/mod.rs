@@ -16,7 +16,15 @@ use parking_lot::Mutex;
 use pending::Pending;
 use prometheus::{IntCounter, IntGauge, Registry};
 use serde::{Deserialize, Serialize};
-use std::{collections::HashSet, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tillflow_engine::port::{Committed, Shop};
 use tillflow_schemas::partition::partition;
 use tokio::sync::{
@@ -106,6 +114,8 @@ struct Shared {
     own: Mutex<HashSet<(&'static str, u32)>>,
     /// Nothing more is taken in: what waits is written, then it is over.
     last: CancellationToken,
+    /// Whether all keys of a task can be listed.
+    lists: AtomicBool,
 }
 
 struct Metrics {
@@ -159,6 +169,7 @@ impl RedisConnector {
             metrics: Metrics::new(shop.metrics())?,
             own: Mutex::default(),
             last: CancellationToken::new(),
+            lists: AtomicBool::new(false),
         };
         Ok(Some(Self { outputs: shop.subscribe(), shop, client, ttl_s: config.ttl_s, keys: None, shared: Arc::new(shared) }))
     }
@@ -167,6 +178,7 @@ impl RedisConnector {
     /// and those that Redis still has.
     #[must_use]
     pub fn with_keys(self, keys: Keys) -> Self {
+        self.shared.lists.store(true, Ordering::Relaxed);
         Self { keys: Some(keys), ..self }
     }
 
@@ -214,7 +226,10 @@ fn look_around(shop: &Shop, shared: &Shared) {
     let new: HashSet<_> = now.difference(&own).copied().collect();
     *own = now;
     drop(own);
-    if !new.is_empty() {
+    if !new.is_empty() && shared.lists.load(Ordering::Relaxed) {
+        shared.pending.lock().spoil_all();
+        shared.work.notify_one();
+    } else if !new.is_empty() {
         shared.pending.lock().spoil_known(|key| new.contains(&(key.kind.group(), home(shop, key))));
         shared.work.notify_one();
     }

@@ -1,7 +1,9 @@
 //! Records in over HTTP: what is taken, what is refused and how it is said.
 
 use crate::support::{FakeShop, start, start_with};
+use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 use tillflow_engine::port::PortError;
 use tillflow_gateway::{GatewayConfig, Keys};
 use tillflow_schemas::Timestamp;
@@ -172,6 +174,25 @@ async fn a_browser_key_reports_behaviour_and_nothing_else() {
     let stock = json!({ "product_id": "p1", "stock_level": 3 });
     assert_eq!(gateway.post_as("w", "/v1/inventory", stock.clone()).await.0, 403);
     assert_eq!(gateway.post_as("s", "/v1/inventory", stock).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_webhook_with_a_wrong_signature_is_refused_whatever_key_it_carries() {
+    let keys = Keys { server: vec!["s".into()], webhook_secret: Some("hook".into()), ..Keys::default() };
+    let gateway = start_with(FakeShop::new(), GatewayConfig { keys, ..GatewayConfig::default() }).await;
+    for (path, body) in [("/v1/events", view("u1")), ("/v1/inventory", json!({ "product_id": "p1", "stock_level": 3 }))] {
+        let signature = format!("t={},v1={}", Timestamp::wall().millis() / 1000, "00".repeat(32));
+        let request = gateway.client.post(gateway.url(path)).bearer_auth("s").header("x-tillflow-signature", signature);
+        assert_eq!(request.body(body.to_string()).send().await.unwrap().status(), 401, "{path}");
+    }
+    assert!(gateway.shop.appended.lock().unwrap().is_empty());
+    let order = json!({ "event_type": "order_completed", "user_id": "u1", "order_id": "o1" }).to_string();
+    let time = Timestamp::wall().millis() / 1000;
+    let mut mac = Hmac::<Sha256>::new_from_slice(b"hook").unwrap();
+    mac.update(format!("{time}.{order}").as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    let request = gateway.client.post(gateway.url("/v1/events")).header("x-tillflow-signature", format!("t={time},v1={signature}"));
+    assert_eq!(request.body(order).send().await.unwrap().status(), 202);
 }
 
 #[tokio::test]
