@@ -23,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
 fn quiet() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.payload().downcast_ref::<&str>().is_some_and(|m| *m == "as asked") {
+        if info.payload().downcast_ref::<&str>().is_none_or(|m| *m != "as asked") {
             before(info);
         }
     }));

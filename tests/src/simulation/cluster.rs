@@ -119,7 +119,7 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
     let cluster = Cluster::new(&making, &mut dice, chaos, defect)?;
     cluster.go(&making)?;
     let mut wrong = checks::all(&cluster, &making, &expected);
-    wrong.extend(cluster.sim.0.lock().violations.drain(..));
+    wrong.append(&mut cluster.sim.0.lock().violations);
     if !wrong.is_empty() {
         return Err(wrong);
     }

@@ -25,6 +25,11 @@ pub struct Arrival {
     pub poison: bool,
 }
 
+/// Says what is wrong with the state of a group's tasks, by partition.
+pub type StateCheck = Box<dyn Fn(&BTreeMap<u32, Memory>) -> Vec<String>>;
+/// Says what is wrong with outputs.
+pub type OutputCheck = Box<dyn Fn(&Outputs) -> Vec<String>>;
+
 /// What a run is given, and what must come of it.
 pub struct Making {
     /// The list of topics.
@@ -50,7 +55,7 @@ pub struct Making {
     /// Whether the broker may be gone, and partitions slow, for longer than an input is waited for.
     pub long_outages: bool,
     /// Looks at the state of all tasks of the first group, by partition; says what is wrong.
-    pub state: Box<dyn Fn(&BTreeMap<u32, Memory>) -> Vec<String>>,
+    pub state: StateCheck,
 }
 
 /// What must come out.
@@ -58,7 +63,7 @@ pub enum Expected {
     /// What a naive model says.
     Model(Outputs),
     /// What one instance makes of it when nothing goes wrong; and this finds nothing wrong with that.
-    CalmRun(Box<dyn Fn(&Outputs) -> Vec<String>>),
+    CalmRun(OutputCheck),
 }
 
 /// A kind of run.

@@ -12,10 +12,17 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tillflow_state::{Directory, Durability, Read, Shared, StateError, Store};
+use tillflow_schemas::Timestamp;
+use tillflow_state::{Backend, Directory, Durability, Read, Shared, StateError, Store};
 
 /// How often stores are flushed: after a crash at most this much of the changelog is read again.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
+
+/// Tombstones stay in a changelog for `delete.retention.ms`, a day where nobody set it; less an hour, for clocks that
+/// differ.
+const TOMBSTONES_STAY: Duration = Duration::from_secs(23 * 3_600);
+/// Key of the row that says when a store was last written to, or earlier; milliseconds.
+const WRITTEN: &[u8] = &[0, 0, 0, 1, b'a', b't'];
 
 /// The data directory of a process.
 #[derive(Clone)]
@@ -47,6 +54,12 @@ impl Stores {
         &self.path
     }
 
+    /// Whether a store may have missed deletions: its tail of the changelog is older than tombstones are kept. One
+    /// offset beyond its position is the marker of its own last transaction, not a tail.
+    pub fn missed_tombstones(written: Timestamp, now: Timestamp, position: i64, end: i64) -> bool {
+        position > 0 && end > position + 1 && now > written.plus(TOMBSTONES_STAY)
+    }
+
     fn directory(&self, group: &str, partition: u32) -> PathBuf {
         self.path.join(format!("{group}-{partition}"))
     }
@@ -58,12 +71,22 @@ pub struct OpenStores {
     group: &'static str,
     open: BTreeMap<u32, Directory>,
     flushed: Instant,
+    /// When they were last looked at, and at which position each stood then.
+    looked: Timestamp,
+    positions: BTreeMap<u32, i64>,
 }
 
 impl OpenStores {
     /// No stores of `group` yet.
     pub fn new(stores: &Stores, group: &'static str) -> Self {
-        Self { stores: stores.clone(), group, open: BTreeMap::new(), flushed: Instant::now() }
+        Self {
+            stores: stores.clone(),
+            group,
+            open: BTreeMap::new(),
+            flushed: Instant::now(),
+            looked: Timestamp::wall(),
+            positions: BTreeMap::new(),
+        }
     }
 
     /// Opens a task's store. `end` is the end of its changelog: a store that claims to be beyond it belongs to another
@@ -73,19 +96,21 @@ impl OpenStores {
         let path = self.stores.directory(self.group, partition);
         let mut directory = Directory::open(&path, &[], &self.stores.shared)?;
         let mut offset = position(&directory)?;
-        if offset > end {
-            tracing::warn!(
-                group = self.group,
-                partition,
-                offset,
-                end,
-                "the store is ahead of its changelog, which must be a new one: building it anew"
-            );
+        let anew = if offset > end {
+            Some("it is ahead of its changelog, which must be a new one")
+        } else if written(&directory)?.is_some_and(|at| Stores::missed_tombstones(at, Timestamp::wall(), offset, end)) {
+            Some("it was away for longer than the changelog keeps tombstones")
+        } else {
+            None
+        };
+        if let Some(why) = anew {
+            tracing::warn!(group = self.group, partition, offset, end, "building the store anew, the old one is put aside: {why}");
             drop(directory);
             put_aside(&path)?;
             directory = Directory::open(&path, &[], &self.stores.shared)?;
             offset = 0;
         }
+        self.positions.insert(partition, offset);
         let backend = directory.backend("default", &[], Durability::Volatile);
         self.open.insert(partition, directory);
         Ok(Opened {
@@ -97,6 +122,7 @@ impl OpenStores {
 
     /// Closes stores: the next owner may be another worker of this process.
     pub fn close(&mut self, partitions: &[u32]) {
+        self.note_time();
         for partition in partitions {
             if let Some(directory) = self.open.remove(partition)
                 && let Err(e) = directory.flush()
@@ -118,12 +144,37 @@ impl OpenStores {
             return;
         }
         self.flushed = Instant::now();
+        self.note_time();
         for (partition, directory) in &self.open {
             if let Err(e) = directory.flush() {
                 tracing::warn!(group = self.group, partition, "flushing the store: {e}");
             }
         }
     }
+
+    /// Notes of all stores that have moved since the last look that they were written to at that look: a process may
+    /// have stood still for days between its last commit and now.
+    fn note_time(&mut self) {
+        let at = self.looked.millis().to_be_bytes();
+        self.looked = Timestamp::wall();
+        for (number, directory) in &self.open {
+            let noted = position(directory).and_then(|now| {
+                if self.positions.insert(*number, now) != Some(now) {
+                    let row = (WRITTEN, Some(at.as_slice()));
+                    directory.backend("default", &[], Durability::Volatile).apply(&mut std::iter::once(row))?;
+                }
+                Ok(())
+            });
+            if let Err(e) = noted {
+                tracing::warn!(group = self.group, partition = number, "noting when the store was written: {e}");
+            }
+        }
+    }
+}
+
+fn written(directory: &Directory) -> Result<Option<Timestamp>, StateError> {
+    let row = directory.backend("default", &[], Durability::Volatile).get(WRITTEN)?;
+    Ok(row.and_then(|v| v.try_into().ok()).map(|v| Timestamp::from_millis(i64::from_be_bytes(v))))
 }
 
 fn position(directory: &Directory) -> Result<i64, StateError> {
@@ -140,4 +191,19 @@ fn put_aside(path: &Path) -> Result<(), LogError> {
         std::fs::remove_dir_all(&aside).map_err(fail)?;
     }
     std::fs::rename(path, &aside).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_store_with_an_old_tail_may_have_missed_deletions() {
+        let written = Timestamp::EARLIEST;
+        let (soon, late) = (written.plus(Duration::from_secs(3_600)), written.plus(Duration::from_secs(25 * 3_600)));
+        assert!(Stores::missed_tombstones(written, late, 10, 20));
+        assert!(!Stores::missed_tombstones(written, soon, 10, 20), "tombstones are still there");
+        assert!(!Stores::missed_tombstones(written, late, 10, 11), "nothing was written since");
+        assert!(!Stores::missed_tombstones(written, late, 0, 20), "it is empty: it reads everything");
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     group::{Committed, Stale},
-    log::{ANSWER, SimLog, Stopped},
+    log::{ANSWER, Row, SimLog, Stopped},
     partition::Data,
     planted::Defect,
     transactions::Refused,
@@ -35,8 +35,6 @@ impl From<Stopped> for Failed {
         Self::Stopped(stopped)
     }
 }
-
-type Row = (Vec<u8>, Option<Vec<u8>>);
 
 impl SimLog {
     /// Writes one transaction.
@@ -184,7 +182,7 @@ impl SimLog {
 
     fn now_and_then(&self, since: &mut u32) -> Result<(), Failed> {
         *since += 1;
-        if *since % 12 == 0 {
+        if since.is_multiple_of(12) {
             self.critical_step("crash within a transaction")?;
         }
         Ok(())

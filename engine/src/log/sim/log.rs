@@ -5,8 +5,9 @@ use super::{
     disk::SimBackend,
     planted::Defect,
     reader::SimReader,
-    world::{KEEP_TOMBSTONES, ProcessId, World},
+    world::{ProcessId, World},
 };
+use crate::log::kafka::Stores;
 use crate::log::{
     ChangelogPosition, CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction,
 };
@@ -16,6 +17,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tillflow_schemas::Timestamp;
 use tillflow_state::{StateError, Store};
 
 /// Records of one input in one poll, at most.
@@ -30,6 +32,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 const LONGEST: Duration = Duration::from_secs(15);
 /// Longest wait for the broker.
 pub(super) const ANSWER: Duration = Duration::from_secs(12);
+
+/// A row of a store, on its way.
+pub(super) type Row = (Vec<u8>, Option<Vec<u8>>);
 
 /// The process is gone, or the broker did not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +102,7 @@ pub struct SimLog {
     pub(super) may_open: BTreeMap<u32, u32>,
     // Planted defects remember:
     pub(super) last_offsets: BTreeMap<TopicPartition, i64>,
-    pub(super) held_back: BTreeMap<u32, Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    pub(super) held_back: BTreeMap<u32, Vec<Row>>,
 }
 
 impl SimLog {
@@ -322,7 +327,8 @@ impl Log for SimLog {
             if disk.was_flushed && disk.position() == 0 {
                 world.violation(format!("{}-{partition} was wiped", self.group));
             }
-            let old = disk.position() > 0 && now.saturating_sub(disk.written_at()) > KEEP_TOMBSTONES;
+            let moment = |at: Duration| Timestamp::from_millis(at.as_millis() as i64);
+            let old = Stores::missed_tombstones(moment(disk.written_at()), moment(now), disk.position(), end);
             if old && planted != Some(Defect::OldStoreKept) {
                 world.count("a store older than the changelog keeps tombstones is built anew");
                 disk.wipe();
