@@ -155,6 +155,13 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
     }
     let loaded = Config::load(cli.config.as_deref(), std::env::vars(), &cli.command.flags());
     let (config, origins) = loaded.map_err(|e| Usage(format!("configuration: {e:#}")))?;
+    // These two tell what is wrong in their own way.
+    if !matches!(cli.command, Command::Config(_) | Command::Doctor(_)) {
+        let problems = commands::config::problems(&config);
+        if !problems.is_empty() {
+            return Err(Usage(format!("configuration: {}", problems.join("\n  "))).into());
+        }
+    }
     match &cli.command {
         Command::Run(args) => run::run(args, &config),
         Command::Demo(args) => demo::run(args, &config),

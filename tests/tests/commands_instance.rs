@@ -178,5 +178,16 @@ fn every_command_has_help_and_completions() {
     assert!(unknown.code() == 2 && unknown.stderr.contains("replay"), "{}", unknown.stderr);
     let key = Tillflow::command(["config"]).set("topcs.partitions", 4).finish();
     assert!(key.code() == 2 && key.stderr.contains("topics.partitions"), "{}", key.stderr);
+    for (name, value, words) in [
+        ("topics.partitions", "0", "partition"),
+        ("registry.url", "ftp://x", "registry.url"),
+        ("log", "kafka", "brokers"),
+        ("pricing.low", "500", "low"),
+        ("listen", "0.0.0.0:0", "keys"),
+        ("redis.url", "nonsense", "redis.url"),
+    ] {
+        let done = Tillflow::run().set("listen", "127.0.0.1:0").set(name, value).finish();
+        assert!(done.code() == 2 && done.stderr.contains(words), "{name}: {} {}", done.code(), done.stderr);
+    }
     assert!(fs::read_dir(unknown.files.path()).unwrap().count() <= 2, "commands leave nothing behind");
 }

@@ -48,10 +48,6 @@ pub fn run(args: &EvaluateArgs, config: &Config, out: Out<'_>) -> Result<()> {
     }
     let settings: RecommendationsSettings =
         serde_json::from_value(config.recommendations.clone().into()).map_err(|e| Usage(format!("configuration: recommendations: {e}")))?;
-    let problems = settings.problems();
-    if !problems.is_empty() {
-        return Err(Usage(format!("configuration: {}", problems.join("; "))).into());
-    }
     // What a user did counts once, however often it is in the files.
     let mut seen = HashSet::new();
     let train = read(&args.train, &mut seen)?;

@@ -65,7 +65,7 @@ impl std::fmt::Display for Difference {
 pub fn plan(kafka: &Kafka) -> Result<Vec<Difference>, LogError> {
     let client: BaseConsumer<Quiet> =
         kafka.consumer(&format!("{}.reader", kafka.settings.app_id)).create_with_context(Quiet).map_err(|e| classify("topics", &e))?;
-    let metadata = client.fetch_metadata(None, ANSWER).map_err(|e| classify("the cluster at brokers", &e))?;
+    let metadata = client.fetch_metadata(None, ANSWER).map_err(|e| classify(&format!("the cluster at {}", kafka.settings.brokers), &e))?;
     let has: BTreeMap<_, _> =
         metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name(), t.partitions().len() as u32)).collect();
     let mut differences = Vec::new();
