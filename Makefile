@@ -7,10 +7,10 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 # Passed on to the program that a target runs: make demo ARGS="--for 20s --headless"
 ARGS ?=
-# How many seeds `make simulate` tries, or which one; and how long `make torture` goes on.
+# How many seeds `make simulate` tries, or which one; and how many blows `make torture` strikes.
 SEEDS ?= 1000
 SEED ?=
-FOR ?= 10m
+ROUNDS ?= 100
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -37,9 +37,9 @@ simulate: ## more seeds through the simulation (SEEDS=1000), or one of them (SEE
 	@scripts/setup demo
 	@SEEDS=$(SEEDS) SEED=$(SEED) scripts/test --simulate $(ARGS)
 
-torture: ## processes killed, brokers restarted, connections cut, for a while (FOR=10m)
+torture: ## processes killed, frozen, wiped, brokers restarted, answers lost (ROUNDS=100 SEED=1)
 	@scripts/setup test
-	@TORTURE_FOR=$(FOR) scripts/test --torture $(ARGS)
+	@ROUNDS=$(ROUNDS) SEED=$(or $(SEED),1) scripts/test --torture $(ARGS)
 
 bench: ## the side-by-side benchmarks: a table, and a JSON file
 	@scripts/setup bench

@@ -1,7 +1,12 @@
 //! Whether two runs came to the same, by the class that `topics.yaml` states for each output.
 
+use crate::{
+    Scratch, Tillflow,
+    cluster::{NEIGHBOURS, PARTITIONS},
+    workload::Workload,
+};
 use serde_json::Value;
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tillflow_schemas::{Catalog, Class, Role};
 
 /// Records of each output topic, in order a key: (key, value).
@@ -26,6 +31,31 @@ pub fn outputs_of(dir: &Path) -> Outputs {
             .insert(topic.name.clone(), records.map(|r| (r["key"].as_str().unwrap_or_default().to_owned(), r["value"].clone())).collect());
     }
     outputs
+}
+
+/// The replay's outputs: what every other run is held against.
+///
+/// # Panics
+/// When it fails.
+#[must_use]
+pub fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
+    let out = files.join("out");
+    let mut arguments = vec!["replay".to_owned()];
+    arguments.extend(workload.files(files.path()));
+    arguments.extend(["--out".into(), out.display().to_string()]);
+    let _ = Tillflow::command(arguments).set("recommendations.neighbours", NEIGHBOURS).within(Duration::from_secs(900)).finish().ok();
+    outputs_of(&out)
+}
+
+/// That no output of classes A and B is empty, `but` those that the input gives nothing for.
+///
+/// # Panics
+/// When one is.
+pub fn assert_nothing_is_empty(outputs: &Outputs, but: &[&str]) {
+    let catalog = Catalog::built_in(PARTITIONS).expect("the list of topics");
+    for topic in catalog.topics().iter().filter(|t| t.role == Role::Output && t.class.is_some_and(|c| c < Class::C)) {
+        assert!(!outputs[&topic.name].is_empty() || but.contains(&topic.name.as_str()), "{} is empty", topic.name);
+    }
 }
 
 /// How two runs differ in classes A (the same sequence a key) and B (the same last value a key). Class C is never

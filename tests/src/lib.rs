@@ -20,6 +20,7 @@
 
 mod binary;
 mod browser;
+pub mod cluster;
 pub mod compare;
 mod kafka;
 pub mod model;

@@ -5,7 +5,11 @@ pub mod kafka;
 #[cfg(feature = "simulation")]
 pub mod sim;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tillflow_schemas::Timestamp;
 use tillflow_state::{Snapshots, StateError, Store};
 
@@ -174,6 +178,11 @@ pub trait Log {
 
     /// Whether committed records lie at or beyond `position`, as far as the log knows now.
     fn has_more(&self, input: TopicPartition, position: i64) -> bool;
+
+    /// When the log last learned what [`Log::has_more`] tells; `None` where it always knows.
+    fn learned(&self) -> Option<Instant> {
+        None
+    }
 
     /// Committed records from `position` on, as far as the log knows now.
     fn lag(&self, input: TopicPartition, position: i64) -> i64;

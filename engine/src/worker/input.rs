@@ -1,7 +1,7 @@
 //! One input of a task: records fetched and not yet processed, decoded once.
 
 use crate::log::{Record, TopicPartition};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 use tillflow_schemas::{Catalog, ClockMark, Codec, Event, Record as _, Role, Timestamp};
 
 /// Header of a watermark: the partition of the task that tells it.
@@ -36,6 +36,8 @@ pub struct Pending {
     /// Records are taken in the order of this; one without a time is taken at once. A watermark has the time it tells:
     /// a decision that it lets fall rests on all that lies before it in the other inputs.
     pub time: Option<Timestamp>,
+    /// When it was delivered.
+    pub delivered: Instant,
 }
 
 /// What a record says.
@@ -53,7 +55,7 @@ pub enum Content {
 }
 
 /// Decodes a record once.
-pub fn decode(record: Record, catalog: &Catalog, codec: &Codec) -> Pending {
+pub fn decode(record: Record, delivered: Instant, catalog: &Catalog, codec: &Codec) -> Pending {
     let content = content(&record, catalog, codec);
     let time = match &content {
         Content::Event(event) => event.time(),
@@ -61,7 +63,7 @@ pub fn decode(record: Record, catalog: &Catalog, codec: &Codec) -> Pending {
         Content::Watermark(_, at) => Some(*at).filter(|at| *at != IDLE),
         _ => None,
     };
-    Pending { record, content, time }
+    Pending { record, content, time, delivered }
 }
 
 fn content(record: &Record, catalog: &Catalog, codec: &Codec) -> Content {

@@ -18,7 +18,7 @@ use crate::{
 };
 use restore::Restoring;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -63,6 +63,8 @@ pub struct Worker<L: Log> {
     tasks: Tasks,
     running: BTreeMap<u32, Partition>,
     restoring: BTreeMap<u32, Restoring>,
+    /// To be opened again, unless the next poll says that they are another's.
+    reopening: BTreeSet<u32>,
     last_commit: Instant,
     last_stated: Instant,
 }
@@ -88,6 +90,7 @@ impl<L: Log> Worker<L> {
             tasks: tasks.clone(),
             running: BTreeMap::new(),
             restoring: BTreeMap::new(),
+            reopening: BTreeSet::new(),
             last_commit: shared.config.wall.instant(),
             last_stated: shared.config.wall.instant(),
         }
@@ -138,7 +141,9 @@ impl<L: Log> Worker<L> {
     /// Takes what the log delivers: records, and changes of what this worker owns.
     fn poll(&mut self) -> Result<(), WorkerError> {
         let busy = self.running.values().any(Partition::is_busy) || !self.restoring.is_empty();
-        let polled = match self.log.poll(if busy { Duration::ZERO } else { IDLE_POLL }) {
+        // Before tasks are opened again there is time to hear that they are another's.
+        let wait = if busy && self.reopening.is_empty() { Duration::ZERO } else { IDLE_POLL };
+        let polled = match self.log.poll(wait) {
             Ok(polled) => polled,
             Err(LogError::Unavailable(reason)) => {
                 tracing::warn!(group = self.group.name, "the log does not answer: {reason}");
@@ -163,6 +168,7 @@ impl<L: Log> Worker<L> {
                 Membership::Lost(partitions) => self.give_up(&partitions)?,
             }
         }
+        std::mem::take(&mut self.reopening).into_iter().try_for_each(|number| self.open(number))?;
         for partition in self.running.values_mut() {
             partition.regulate(&mut self.log)?;
         }
@@ -185,6 +191,7 @@ impl<L: Log> Worker<L> {
         for number in partitions {
             self.running.remove(number);
             self.restoring.remove(number);
+            self.reopening.remove(number);
             self.tasks.remove(self.group.name, *number);
         }
         Ok(self.log.release(partitions)?)
@@ -312,12 +319,12 @@ impl<L: Log> Worker<L> {
         Ok(())
     }
 
-    /// Closes all tasks and opens them as if they were newly assigned.
+    /// Closes all tasks, to be opened as if they were newly assigned.
     fn reopen(&mut self) -> Result<(), WorkerError> {
-        let numbers: Vec<_> = self.running.keys().chain(self.restoring.keys()).copied().collect();
+        self.reopening.extend(self.running.keys().chain(self.restoring.keys()));
         self.running.clear();
         self.restoring.clear();
-        numbers.into_iter().try_for_each(|number| self.open(number))
+        Ok(())
     }
 
     fn state_progress(&mut self, now: bool) {

@@ -164,7 +164,7 @@ impl Partition {
             return;
         }
         input.fetched = record.offset + 1;
-        input.queue.push_back(decode(record, &self.shared.catalog, &self.shared.codec));
+        input.queue.push_back(decode(record, self.shared.config.wall.instant(), &self.shared.catalog, &self.shared.codec));
     }
 
     /// Holds delivery back where much waits, and lets it go on where little does.
@@ -210,8 +210,7 @@ impl Partition {
             self.waiting = None;
             return Ok(Step::Empty);
         };
-        // An input without a head may still bring an earlier record.
-        if time.is_some() && self.inputs.iter().any(|input| input.queue.is_empty() && has_more(input, log)) {
+        if time.is_some() && self.may_bring_earlier(i, log) {
             let config = &self.shared.config;
             let since = *self.waiting.get_or_insert_with(|| config.wall.instant());
             // The end of an input is the end of all of them, however long it takes.
@@ -247,9 +246,24 @@ impl Partition {
         self.moved = true;
     }
 
+    /// Whether an input without a head may still bring a record earlier than the head of input `i`.
+    ///
+    /// The log knows what inputs hold as of some moments ago. For what tells that all before it is there that is not
+    /// enough: what was written before it came must be known. Other records need not wait for an answer.
+    fn may_bring_earlier(&self, i: usize, log: &dyn Log) -> bool {
+        let mut empty = self.inputs.iter().filter(|input| input.queue.is_empty()).peekable();
+        if empty.peek().is_none() {
+            return false;
+        }
+        let head = self.inputs.get(i).and_then(|input| input.queue.front());
+        let tells = head.filter(|p| matches!(p.content, Content::Mark(_) | Content::Watermark(..)));
+        let outdated = tells.zip(log.learned()).is_some_and(|(p, learned)| learned < p.delivered);
+        outdated || empty.any(|input| has_more(input, log))
+    }
+
     fn retry_decoding(&mut self, i: usize) -> Result<Step, StateError> {
         let Some(pending) = self.inputs.get_mut(i).and_then(|input| input.queue.pop_front()) else { return Ok(Step::Empty) };
-        let again = decode(pending.record, &self.shared.catalog, &self.shared.codec);
+        let again = decode(pending.record, pending.delivered, &self.shared.catalog, &self.shared.codec);
         let still = matches!(again.content, Content::Later(_));
         if let Some(input) = self.inputs.get_mut(i) {
             input.queue.push_front(again);
@@ -258,7 +272,7 @@ impl Partition {
     }
 
     fn process(&mut self, pending: Pending, role: Role, globals: &Globals) -> Result<(), StateError> {
-        let Pending { record, content, time } = pending;
+        let Pending { record, content, time, .. } = pending;
         match content {
             Content::Watermark(source, at) => {
                 self.upstream.insert((record.at.topic, source), at);

@@ -114,7 +114,7 @@ impl Kafka {
         let mut config = self.consumer(&self.group(group));
         config.set("group.protocol", "classic");
         if !leave {
-            config.set("group.instance.id", format!("{}-{group}-{worker}", self.settings.instance_id));
+            config.set("group.instance.id", self.member_id(group, worker));
         }
         config.set("partition.assignment.strategy", "cooperative-sticky");
         config.set("session.timeout.ms", self.settings.session_timeout.as_millis().to_string());

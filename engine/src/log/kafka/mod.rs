@@ -13,6 +13,7 @@ mod settle;
 mod stores;
 mod topics;
 mod transaction;
+mod watch;
 mod worker;
 
 pub use append::KafkaAppender;

@@ -20,6 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A producer that is fenced as often within [`FENCED_WITHIN`] has a rival.
+const FENCED_AT_MOST: usize = 3;
+/// Once may be a new owner of partitions that wanted a transaction decided.
+const FENCED_WITHIN: Duration = Duration::from_secs(60);
+
 /// A worker's transactional producer.
 pub struct Writer {
     kafka: Kafka,
@@ -27,13 +32,15 @@ pub struct Writer {
     producer: BaseProducer<WriterContext>,
     last_commit: Option<Instant>,
     broken: bool,
+    /// When it was fenced lately.
+    fenced: Vec<Instant>,
 }
 
 impl Writer {
     /// Makes the producer and takes over its transactional id: an open transaction of a former life is decided.
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
         let producer = initialised(kafka, &id)?;
-        Ok(Self { kafka: kafka.clone(), id, producer, last_commit: None, broken: false })
+        Ok(Self { kafka: kafka.clone(), id, producer, last_commit: None, broken: false, fenced: Vec::new() })
     }
 
     /// Its transactional id.
@@ -155,6 +162,16 @@ impl Writer {
             Some(E::FencedInstanceId) => return CommitError::Fenced(format!("{text}; another process runs with this instance id")),
             Some(E::TransactionalIdAuthorizationFailed | E::TopicAuthorizationFailed | E::GroupAuthorizationFailed) => {
                 return CommitError::Denied(format!("{text}; grant the rights that docs/kafka.md lists"));
+            }
+            Some(E::Fenced | E::InvalidProducerEpoch | E::ProducerFenced) => {
+                self.fenced.retain(|at| at.elapsed() < FENCED_WITHIN);
+                self.fenced.push(Instant::now());
+                if self.fenced.len() >= FENCED_AT_MOST {
+                    return CommitError::Fenced(format!(
+                        "{text}, {FENCED_AT_MOST} times within a minute: another process writes as {}; give each its own instance.id",
+                        self.id
+                    ));
+                }
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use super::{
     settle::settle,
     stores::{OpenStores, Stores},
     transaction::Writer,
+    watch::Watch,
 };
 use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
 use rdkafka::{
@@ -37,8 +38,13 @@ pub struct KafkaLog {
     reader: KafkaReader,
     started: BTreeSet<TopicPartition>,
     ends: BTreeMap<TopicPartition, i64>,
+    /// All ends are at least of then.
+    learned: Instant,
     positions: BTreeMap<TopicPartition, i64>,
     looked: Instant,
+    watch: Watch,
+    /// The topic that is subscribed to, and this worker's static id.
+    lead: (usize, String),
 }
 
 impl KafkaLog {
@@ -59,8 +65,9 @@ impl KafkaLog {
             let name = kafka.name(topic);
             consumer.fetch_metadata(Some(&name), ANSWER).map_err(|e| classify(&name, &e))?;
         }
-        let lead = inputs.first().map(|t| kafka.name(*t)).ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
-        consumer.subscribe(&[lead.as_str()]).map_err(|e| classify(&lead, &e))?;
+        let lead = *inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
+        let name = kafka.name(lead);
+        consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
         Ok(Self {
             kafka: kafka.clone(),
             group,
@@ -71,8 +78,11 @@ impl KafkaLog {
             reader: KafkaReader::new(kafka, true)?,
             started: BTreeSet::new(),
             ends: BTreeMap::new(),
+            learned: Instant::now(),
             positions: BTreeMap::new(),
             looked: Instant::now(),
+            watch: Watch::new(),
+            lead: (lead, kafka.member_id(group, worker)),
         })
     }
 
@@ -85,10 +95,29 @@ impl KafkaLog {
         if list.set_all_offsets(Offset::End).is_err() {
             return;
         }
+        let asked = Instant::now();
         match self.consumer.offsets_for_times(list, ANSWER) {
-            Ok(ends) => self.ends.extend(numbers(&self.kafka, &ends)),
+            Ok(ends) => {
+                let ends = numbers(&self.kafka, &ends);
+                if ends.len() == self.started.len() {
+                    self.learned = asked;
+                }
+                self.ends.extend(ends);
+            }
             Err(e) => tracing::debug!(group = self.group, "the inputs' ends: {e}"),
         }
+    }
+
+    /// Joins anew where partitions have been left without an owner.
+    fn watch_group(&mut self) -> Result<(), LogError> {
+        let (lead, me) = &self.lead;
+        let partitions = self.kafka.catalog.topics().get(*lead).map_or(0, |t| t.partitions);
+        let name = self.kafka.name(*lead);
+        if self.watch.is_to_rebalance(&self.consumer, &self.kafka.group(self.group), me, &name, partitions) {
+            self.consumer.unsubscribe();
+            self.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
+        }
+        Ok(())
     }
 
     fn look_at_positions(&mut self) {
@@ -160,6 +189,9 @@ impl Log for KafkaLog {
             self.look_at_ends();
             self.stores.flush_sometimes();
             self.looked = Instant::now();
+            if polled.changes.is_empty() {
+                self.watch_group()?;
+            }
         }
         Ok(polled)
     }
@@ -197,6 +229,10 @@ impl Log for KafkaLog {
 
     fn has_more(&self, input: TopicPartition, position: i64) -> bool {
         self.lag(input, position) > 0
+    }
+
+    fn learned(&self) -> Option<Instant> {
+        Some(self.learned)
     }
 
     fn lag(&self, input: TopicPartition, position: i64) -> i64 {

@@ -1,0 +1,141 @@
+//! A shop's records on a Kafka cluster, instances that process them, and the way to see what became of them.
+
+use crate::{Kafka, Run, Tillflow, compare::Outputs, until, workload::Line};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tillflow_engine::log::kafka::{Kafka as Cluster, KafkaSettings, apply, drained, plan};
+use tillflow_schemas::{Catalog, Role, Timestamp};
+
+/// Partitions of every topic.
+pub const PARTITIONS: u32 = 4;
+/// Related lists are the same below the cap on neighbours only: what is forgotten above it depends on what came first.
+pub const NEIGHBOURS: u32 = 10_000;
+const LONG: Duration = Duration::from_secs(900);
+
+/// A shop whose topics lie on a cluster under a prefix of their own.
+pub struct Shop {
+    /// The prefix.
+    pub prefix: String,
+    brokers: String,
+    cluster: Cluster,
+}
+
+impl Shop {
+    /// Creates its topics. Instances use `brokers`; this looks on without them.
+    ///
+    /// # Panics
+    /// When the cluster refuses.
+    #[must_use]
+    pub fn new(kafka: &Kafka, brokers: &str) -> Self {
+        let prefix = kafka.prefix();
+        let catalog = Arc::new(Catalog::built_in(PARTITIONS).expect("the list of topics"));
+        let settings = KafkaSettings {
+            brokers: kafka.bootstrap(),
+            app_id: format!("{prefix}app"),
+            instance_id: "look".into(),
+            prefix: prefix.clone(),
+            replication: None,
+            session_timeout: Duration::from_secs(10),
+            options: BTreeMap::new(),
+        };
+        let shop = Self { prefix, brokers: brokers.to_owned(), cluster: Cluster::new(settings, &catalog) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let missing = plan(&shop.cluster).expect("a plan");
+        runtime.block_on(apply(&shop.cluster, &missing)).expect("topics");
+        until("the topics are there", LONG, || plan(&shop.cluster).is_ok_and(|d| d.is_empty()));
+        shop
+    }
+
+    /// An instance, to be spawned: its clock follows events alone, and it waits for inputs however long it takes.
+    #[must_use]
+    pub fn instance(&self, id: &str, workers: u32) -> Run {
+        Tillflow::run()
+            .set("brokers", &self.brokers)
+            .set("topics.prefix", &self.prefix)
+            .set("app_id", &self.cluster.settings.app_id)
+            .set("instance.id", id)
+            .set("workers", workers)
+            .set("time.idle", false)
+            .set("time.wait_s", 300)
+            .set("recommendations.neighbours", NEIGHBOURS)
+            .within(LONG)
+    }
+
+    /// The name of a topic there.
+    #[must_use]
+    pub fn topic(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Writes records, those of `user_events` after those of the other topics.
+    pub fn send(&self, kafka: &Kafka, lines: &[Line]) {
+        let mut topics: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+        for line in lines {
+            topics.entry(line.topic).or_default().push((line.key.clone(), line.value.to_string()));
+        }
+        for (topic, records) in topics {
+            kafka.send(&self.topic(topic), records);
+        }
+    }
+
+    /// Writes the mark that ends the input, into every partition.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub fn mark(&self, kafka: &Kafka, end: Timestamp) {
+        let producer: BaseProducer = kafka.client().create().expect("a producer");
+        let (topic, value) = (self.topic("tillflow.clock"), json!({"at": end}).to_string());
+        for partition in 0..PARTITIONS {
+            producer.send(BaseRecord::<(), str>::to(&topic).partition(partition as i32).payload(&value)).map_err(|(e, _)| e).expect("sent");
+        }
+        producer.flush(Duration::from_secs(10)).expect("delivered");
+    }
+
+    /// Whether all that was written is processed and committed.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        drained(&self.cluster, &self.groups()).unwrap_or(false)
+    }
+
+    fn groups(&self) -> Vec<(&'static str, Vec<usize>, u32)> {
+        let catalog = &self.cluster.catalog;
+        let of = |schema: &str| catalog.of_schema(schema).and_then(|t| catalog.index(&t.name));
+        tillflow_processors::groups(&serde_json::Map::new())
+            .iter()
+            .map(|g| {
+                let mut inputs: Vec<_> = g.inputs().into_iter().filter_map(of).collect();
+                inputs.extend(catalog.of_group(Role::Rekey, g.name).and_then(|t| catalog.index(&t.name)));
+                if g.upstream.is_none() {
+                    inputs.extend(of("clock_mark"));
+                }
+                (g.name, inputs, PARTITIONS)
+            })
+            .collect()
+    }
+
+    /// How far the changelogs have come: grows with every commit.
+    #[must_use]
+    pub fn progress(&self, kafka: &Kafka) -> i64 {
+        let Ok(reader) = kafka.client().set("group.id", "look").create::<BaseConsumer>() else { return 0 };
+        let changelogs = self.cluster.catalog.topics().iter().filter(|t| t.role == Role::Changelog);
+        let ends = changelogs.flat_map(|t| (0..PARTITIONS).map(|p| (self.topic(&t.name), p as i32)));
+        ends.map(|(topic, p)| reader.fetch_watermarks(&topic, p, Duration::from_secs(5)).map_or(0, |(_, end)| end)).sum()
+    }
+
+    /// All committed outputs.
+    #[must_use]
+    pub fn outputs(&self, kafka: &Kafka) -> Outputs {
+        let outputs = self.cluster.catalog.topics().iter().filter(|t| t.role == Role::Output);
+        outputs
+            .map(|topic| {
+                let records = kafka.read(&self.topic(&topic.name));
+                let raw = topic.schema == "dead_letter";
+                (topic.name.clone(), records.iter().map(|r| (r.key().to_owned(), if raw { Value::Null } else { r.json() })).collect())
+            })
+            .collect()
+    }
+}
