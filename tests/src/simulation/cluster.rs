@@ -1,8 +1,9 @@
 //! Processes on a simulated cluster, stepped one after the other on one thread; while one waits, the others go on.
 
 use super::{
-    chaos::{Chaos, Event},
+    chaos::Chaos,
     checks,
+    processes::Process,
     scenario::{Arrival, Expected, Making, Report, Scenario},
 };
 use serde_json::json;
@@ -15,15 +16,13 @@ use std::{
     time::Duration,
 };
 use tillflow_engine::{
-    EngineConfig, Following, ManualClock, SharedGlobals, Wall,
+    EngineConfig, ManualClock, Wall,
     log::{
-        LogError, TopicPartition,
-        sim::{Data, Defect, Dice, JoinAs, Others, ProcessId, Sim, SimLog, SimReader},
+        TopicPartition,
+        sim::{Data, Defect, Dice, Others, Sim},
     },
     metrics::Metrics,
-    status::Tasks,
     wiring::{Wired, Wiring, wire},
-    worker::Worker,
 };
 use tillflow_schemas::{Catalog, Cleanup, Codec, Role, Timestamp, Topic};
 
@@ -34,55 +33,31 @@ const LIVENESS: Duration = Duration::from_secs(240);
 /// How deep waits may nest; deeper ones only let time pass.
 const DEEPEST: u32 = 5;
 /// Records that wait to be processed, an input; delivery is held back above it.
-const QUEUE: usize = 60;
+pub const QUEUE: usize = 60;
 /// Commits come sooner when this many bytes wait.
-const COMMIT_BYTES: usize = 16 << 10;
-/// What one record may add beyond it: a burst is processed between two looks.
-const BURST_BYTES: usize = 4 << 20;
-
-struct Running {
-    worker: Worker<SimLog>,
-    client: u64,
-}
-
-struct Tables {
-    reader: SimReader,
-    following: Following,
-    client: u64,
-}
-
-/// One instance of the program.
-struct Process {
-    id: ProcessId,
-    instance: String,
-    machine: String,
-    globals: SharedGlobals,
-    tables: RefCell<Option<Tables>>,
-    workers: Vec<RefCell<Option<Running>>>,
-}
-
+pub const COMMIT_BYTES: usize = 16 << 10;
 /// All there is in a run.
 pub struct Cluster {
-    me: RefCell<std::rc::Weak<Cluster>>,
+    pub(super) me: RefCell<std::rc::Weak<Cluster>>,
     /// The cluster they live in.
     pub sim: Sim,
-    clock: Arc<ManualClock>,
+    pub(super) clock: Arc<ManualClock>,
     /// The list of topics.
     pub catalog: Arc<Catalog>,
-    codec: Arc<Codec>,
-    wiring: Wiring,
-    processes: RefCell<Vec<Rc<Process>>>,
-    arrivals: RefCell<VecDeque<Arrival>>,
-    decisions: RefCell<Vec<(Duration, TopicPartition, u32, bool)>>,
+    pub(super) codec: Arc<Codec>,
+    pub(super) wiring: Wiring,
+    pub(super) processes: RefCell<Vec<Rc<Process>>>,
+    pub(super) arrivals: RefCell<VecDeque<Arrival>>,
+    pub(super) decisions: RefCell<Vec<(Duration, TopicPartition, u32, bool)>>,
     /// Where poison lies.
     pub poison: RefCell<BTreeSet<(String, u32, i64)>>,
-    chaos: RefCell<Chaos>,
-    dice: RefCell<Dice>,
-    depth: Cell<u32>,
-    senders: Cell<u32>,
-    steps: Cell<u64>,
+    pub(super) chaos: RefCell<Chaos>,
+    pub(super) dice: RefCell<Dice>,
+    pub(super) depth: Cell<u32>,
+    pub(super) senders: Cell<u32>,
+    pub(super) steps: Cell<u64>,
     /// Which machine held which task's state in the end.
-    machines: RefCell<BTreeMap<(&'static str, u32), String>>,
+    pub(super) machines: RefCell<BTreeMap<(&'static str, u32), String>>,
 }
 
 /// Runs one seed; says what was wrong.
@@ -179,11 +154,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn me(&self) -> Rc<Self> {
+    pub(super) fn me(&self) -> Rc<Self> {
         self.me.borrow().upgrade().expect("it lives")
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.clock.elapsed()
     }
 
@@ -327,120 +302,6 @@ impl Cluster {
         }
     }
 
-    fn turn(&self, process: &Rc<Process>, n: usize) {
-        let ended = match process.workers.get(n) {
-            Some(slot) => {
-                let Ok(mut slot) = slot.try_borrow_mut() else { return };
-                let Some(running) = slot.as_mut() else { return };
-                let outcome = running.worker.turn();
-                let (records, bytes) = running.worker.held();
-                let most = 64 * (QUEUE + 100);
-                if records > most || bytes > COMMIT_BYTES + BURST_BYTES {
-                    self.sim.0.lock().violation(format!("{records} records and {bytes} bytes held in memory"));
-                }
-                outcome.err().map(|e| e.to_string())
-            }
-            None => {
-                let Ok(mut slot) = process.tables.try_borrow_mut() else { return };
-                let Some(tables) = slot.as_mut() else { return };
-                let outcome = process.globals.turn(&mut tables.reader, &mut tables.following, &self.catalog, &self.codec);
-                outcome.err().map(|e| e.to_string())
-            }
-        };
-        if let Some(reason) = ended {
-            self.ended(process, &reason);
-        }
-    }
-
-    /// A process ended by an error of its own, or found that it was killed.
-    fn ended(&self, process: &Rc<Process>, reason: &str) {
-        let mut world = self.sim.0.lock();
-        if world.is_alive(process.id) {
-            world.count(match reason {
-                r if r.contains("instance id") || r.contains("taken over") => "process ended: fenced",
-                r if r.contains("broker is gone") => "process ended: the broker is gone",
-                r if r.contains("no space") => "process ended: disk full",
-                r if r.contains("do not become stable") => "process ended: offsets not stable",
-                r if r.contains("in use") => "process ended: its data directory is in use",
-                _ => "process ended: other",
-            });
-        }
-        world.end(process.id);
-        drop(world);
-        self.bury();
-    }
-
-    /// Forgets processes that are dead, and has them start again some time.
-    fn bury(&self) {
-        let dead: Vec<_> = {
-            let world = self.sim.0.lock();
-            let mut processes = self.processes.borrow_mut();
-            let (alive, dead) = processes.drain(..).partition(|p| world.is_alive(p.id));
-            *processes = alive;
-            dead
-        };
-        for process in dead {
-            // Who was replaced stays away.
-            if self.processes.borrow().iter().any(|p| p.instance == process.instance) {
-                continue;
-            }
-            let now = self.now();
-            self.chaos.borrow_mut().died(now, &process.instance, &process.machine);
-        }
-    }
-
-    /// Once faults have stopped: whoever is down comes up.
-    fn revive(&self) {
-        self.bury();
-        let due = self.chaos.borrow_mut().all_starts();
-        for (instance, machine) in due {
-            self.start(&instance, &machine);
-        }
-    }
-
-    fn start(&self, instance: &str, machine: &str) {
-        let id = self.sim.0.lock().start(machine);
-        match self.try_start(id, instance, machine) {
-            Ok(process) => self.processes.borrow_mut().push(Rc::new(process)),
-            Err(_) => {
-                self.sim.0.lock().end(id);
-                let now = self.now();
-                self.chaos.borrow_mut().died(now, instance, machine);
-            }
-        }
-    }
-
-    fn try_start(&self, id: ProcessId, instance: &str, machine: &str) -> Result<Process, LogError> {
-        let (globals, tasks) = (SharedGlobals::default(), Tasks::default());
-        let client = self.sim.0.lock().fresh_id();
-        let mut reader = SimReader::new(&self.sim, id, client, false);
-        let following = globals.begin(&mut reader, &self.wiring.globals, &self.catalog)?;
-        let mut workers = Vec::new();
-        for wired in &self.wiring.groups {
-            let of_role = |role| self.catalog.of_group(role, wired.group.name).and_then(|t| self.catalog.index(&t.name));
-            let join = JoinAs {
-                process: id,
-                group: wired.group.name,
-                instance: instance.to_owned(),
-                changelog: of_role(Role::Changelog).unwrap_or_default(),
-                inputs: wired.inputs.clone(),
-                rekeyed: of_role(Role::Rekey).into_iter().collect(),
-            };
-            let log = SimLog::join(&self.sim, self.me(), join)?;
-            let client = log.client();
-            let worker = Worker::new(log, &wired.group, wired.inputs.clone(), wired.partitions, &wired.shared, &globals, &tasks);
-            workers.push(RefCell::new(Some(Running { worker, client })));
-        }
-        Ok(Process {
-            id,
-            instance: instance.to_owned(),
-            machine: machine.to_owned(),
-            globals,
-            tables: RefCell::new(Some(Tables { reader, following, client })),
-            workers,
-        })
-    }
-
     /// Records arrive that are due.
     fn arrive(&self) {
         let now = self.now();
@@ -463,104 +324,6 @@ impl Cluster {
         for (_, at, writer, committed) in due {
             self.sim.0.lock().decide(at, writer, committed);
         }
-    }
-
-    fn any_process(&self) -> Option<Rc<Process>> {
-        let processes = self.processes.borrow();
-        let n = self.dice.borrow_mut().below(processes.len() as u64) as usize;
-        processes.get(n).cloned()
-    }
-
-    fn happen(&self, event: Event) {
-        let now = self.now();
-        match event {
-            Event::Start(instance, machine) => {
-                let taken = self.processes.borrow().iter().any(|p| p.machine == machine || p.instance == instance);
-                if !taken {
-                    self.start(&instance, &machine);
-                }
-            }
-            Event::Kill => {
-                if let Some(process) = self.any_process() {
-                    self.sim.0.lock().count("kill -9");
-                    self.sim.0.lock().kill(process.id);
-                    self.bury();
-                }
-            }
-            Event::KillAndWipe => {
-                if let Some(process) = self.any_process() {
-                    let mut world = self.sim.0.lock();
-                    world.count("a machine lost with its disk");
-                    world.kill(process.id);
-                    world.lose_disk(&process.machine);
-                    drop(world);
-                    self.bury();
-                }
-            }
-            Event::Stop { leave } => self.stop(leave),
-            Event::Replace => {
-                if let Some(process) = self.any_process() {
-                    self.sim.0.lock().count("an instance replaced while it lives");
-                    let machine = self.chaos.borrow_mut().fresh_machine();
-                    self.start(&process.instance, &machine);
-                }
-            }
-            Event::BrokerGone(long) => {
-                let mut world = self.sim.0.lock();
-                world.count("broker gone");
-                world.take_down(now + long);
-            }
-            Event::DiskFull(long) => {
-                if let Some(process) = self.any_process() {
-                    self.sim.0.lock().count("a disk is full for a while");
-                    self.sim.0.lock().fill_disk(process.id, now + long);
-                }
-            }
-            Event::ClockJump(ms) => {
-                self.sim.0.lock().count("clock jumps");
-                self.clock.jump(ms);
-            }
-            Event::Compact => self.sim.0.lock().compact_all(),
-            Event::Absence(long) => {
-                // Within another's wait nobody can be absent together.
-                if self.depth.get() > 0 {
-                    return;
-                }
-                let all: Vec<_> = self.processes.borrow().iter().map(|p| p.id).collect();
-                {
-                    let mut world = self.sim.0.lock();
-                    world.count("all down until offsets are forgotten");
-                    all.into_iter().for_each(|id| world.kill(id));
-                }
-                self.bury();
-                self.sim.0.lock().tick();
-                self.clock.advance(Duration::from_secs(15));
-                for _ in 0..500 {
-                    self.sim.0.lock().tick();
-                    self.clock.advance(Duration::from_millis(5));
-                }
-                self.clock.advance(long);
-                self.sim.0.lock().forget_offsets();
-                self.chaos.borrow_mut().shift(long);
-            }
-        }
-    }
-
-    /// SIGTERM.
-    fn stop(&self, leave: bool) {
-        let Some(process) = self.any_process() else { return };
-        self.sim.0.lock().count("stopped");
-        for slot in &process.workers {
-            // Who waits within a call does not stop in time, and is killed.
-            let Ok(mut slot) = slot.try_borrow_mut() else { continue };
-            if let Some(running) = slot.as_mut() {
-                // Whatever hinders it, the process ends.
-                let _ = running.worker.finish(leave);
-            }
-            *slot = None;
-        }
-        self.sim.0.lock().end(process.id);
-        self.bury();
     }
 }
 

@@ -11,6 +11,7 @@
 mod chaos;
 mod checks;
 mod cluster;
+mod processes;
 mod scenario;
 mod shop;
 mod toy;

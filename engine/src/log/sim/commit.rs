@@ -3,9 +3,10 @@
 
 use super::{
     group::{Committed, Stale},
-    log::{ANSWER, Row, SimLog, Stopped},
+    log::{ANSWER, Row, SimLog},
     partition::Data,
     planted::Defect,
+    steps::Stopped,
     transactions::Refused,
 };
 use crate::{

@@ -9,9 +9,11 @@ mod dice;
 mod disk;
 mod group;
 mod log;
+mod opening;
 mod partition;
 mod planted;
 mod reader;
+mod steps;
 mod transactions;
 mod world;
 

@@ -1,0 +1,124 @@
+//! What comes before a task runs on the simulated cluster: offsets settle, its store is opened.
+
+use super::{disk::SimBackend, log::SimLog, planted::Defect};
+use crate::log::{ChangelogPosition, LogError, Opened, TopicPartition, kafka::Stores};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tillflow_schemas::Timestamp;
+use tillflow_state::{StateError, Store};
+
+/// How long committed offsets may take to become stable before the one who holds them back is fenced.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Longest wait for them.
+const LONGEST: Duration = Duration::from_secs(15);
+
+impl SimLog {
+    fn inputs_of(&self, partition: u32) -> Vec<TopicPartition> {
+        self.inputs.iter().map(|&topic| TopicPartition { topic, partition }).collect()
+    }
+
+    /// Opens a task's store, unless it can't be used any more; then it begins anew.
+    pub(super) fn open_store(&mut self, partition: u32) -> Result<Opened, LogError> {
+        self.critical_step("crash before a store is opened")?;
+        let may = self.may_open.entry(partition).or_default();
+        let without_cause = *may == 0;
+        *may = may.saturating_sub(1);
+        self.open.remove(&partition);
+        let at = TopicPartition { topic: self.changelog, partition };
+        self.reach()?;
+        let mut world = self.sim.0.lock();
+        let end = world.partition(at).map_or(0, |p| p.end());
+        if without_cause && !world.was_full(self.process) {
+            world.violation(format!("{}-{partition} was restored without cause", self.group));
+        }
+        let machine = world.machine(self.process);
+        let disk = world.disk(&machine, self.group, partition);
+        let (planted, now) = (world.planted, world.now());
+        {
+            let mut disk = disk.write();
+            if disk.holder.is_some_and(|h| h != self.client) {
+                return Err(StateError::Held { path: format!("{machine}/{}-{partition}", self.group).into() }.into());
+            }
+            disk.holder = Some(self.client);
+            if disk.was_flushed && disk.position() == 0 {
+                world.violation(format!("{}-{partition} was wiped", self.group));
+            }
+            let moment = |at: Duration| Timestamp::from_millis(at.as_millis() as i64);
+            let old = Stores::missed_tombstones(moment(disk.written_at()), moment(now), disk.position(), end);
+            if old && planted != Some(Defect::OldStoreKept) {
+                world.count("a store older than the changelog keeps tombstones is built anew");
+                disk.wipe();
+                disk.was_flushed = false;
+            }
+            if disk.position() > end {
+                world.violation(format!("{}-{partition}: the store is at {}, its changelog ends at {end}", self.group, disk.position()));
+                disk.wipe();
+            }
+        }
+        let mut offset = disk.read().position();
+        let inputs = self.inputs_of(partition);
+        let expired = world.groups.get(self.group).is_some_and(|g| inputs.iter().all(|at| !g.offsets.contains_key(at)));
+        if planted == Some(Defect::ExpiredIsAnew) && end > 0 && expired {
+            let mut disk = disk.write();
+            disk.wipe();
+            disk.was_flushed = false;
+            offset = end;
+        }
+        if planted == Some(Defect::NoOffsetIsZero) && expired {
+            disk.write().forget_offsets();
+            self.reader.forgets.insert(at);
+        }
+        drop(world);
+        let backend = SimBackend { sim: self.sim.clone(), disk, process: self.process, holder: self.client, partition };
+        self.open.insert(partition, backend.clone());
+        Ok(Opened {
+            store: Store::new(Box::new(backend.clone())),
+            snapshots: Arc::new(backend),
+            changelog: Some(ChangelogPosition { at, offset }),
+        })
+    }
+
+    /// Waits until no transaction holds the offsets of these inputs back; who does so for long is fenced.
+    pub(super) fn settle_offsets(&mut self, inputs: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        if self.world(|w| w.planted == Some(Defect::EndBeforeStableOffsets)) {
+            for partition in inputs.iter().map(|at| at.partition).collect::<BTreeSet<_>>() {
+                let at = TopicPartition { topic: self.changelog, partition };
+                let end = self.world(|w| w.partition(at).map_or(0, |p| p.stable_end()));
+                self.reader.early_ends.insert(at, end);
+            }
+        }
+        let began = self.world(|w| w.now());
+        let mut fenced = BTreeSet::new();
+        loop {
+            self.critical_step("crash while offsets settle")?;
+            self.reach()?;
+            let stable = self.world(|w| {
+                let group = w.groups.get(self.group)?;
+                group.are_stable(inputs).then(|| {
+                    let offsets = inputs.iter().filter_map(|at| Some((*at, group.offsets.get(at)?.offset)));
+                    offsets.collect::<BTreeMap<_, _>>()
+                })
+            });
+            if let Some(stable) = stable {
+                return Ok(stable);
+            }
+            self.others.run_for(PATIENCE);
+            if self.world(|w| w.now()) > began + LONGEST {
+                return Err(LogError::Unavailable("committed offsets do not become stable".into()));
+            }
+            let writers: BTreeSet<String> = self.world(|w| {
+                let offsets = w.groups.get(self.group).map(|g| &g.offsets);
+                inputs.iter().filter_map(|at| Some(offsets?.get(at)?.writer.clone())).collect()
+            });
+            for id in writers {
+                if id != self.id && fenced.insert(id.clone()) {
+                    self.world(|w| w.count("a former owner's transaction decided"));
+                    self.initialise(&id)?;
+                }
+            }
+        }
+    }
+}
