@@ -384,6 +384,8 @@ impl Port for Running {
             "shutting down".into()
         } else if !self.globals.loaded() {
             "the broadcast tables are being read".into()
+        } else if let Some(group) = self.partitions.keys().find(|group| !self.tasks.is_member(group)) {
+            format!("no partitions of {group} are assigned yet")
         } else if waiting > 0 {
             format!("{waiting} of {} tasks are being restored", tasks.len())
         } else if tasks.len() < self.expected.len() {

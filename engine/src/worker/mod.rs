@@ -160,12 +160,18 @@ impl<L: Log> Worker<L> {
         for change in polled.changes {
             tracing::info!(group = self.group.name, ?change, "membership");
             match change {
-                Membership::Assigned(partitions) => partitions.into_iter().try_for_each(|p| self.open(p))?,
+                Membership::Assigned(partitions) => {
+                    partitions.into_iter().try_for_each(|p| self.open(p))?;
+                    self.tasks.set_member(self.group.name, true);
+                }
                 Membership::Revoked(partitions) => {
                     self.commit()?;
                     self.give_up(&partitions)?;
                 }
-                Membership::Lost(partitions) => self.give_up(&partitions)?,
+                Membership::Lost(partitions) => {
+                    self.tasks.set_member(self.group.name, false);
+                    self.give_up(&partitions)?;
+                }
             }
         }
         std::mem::take(&mut self.reopening).into_iter().try_for_each(|number| self.open(number))?;
