@@ -17,10 +17,13 @@ const UNREAD: usize = 256;
 /// Schemas of the records that answer commands: the ledger, and what could not be processed.
 const ANSWERING: [&str; 2] = ["loyalty_update", "dead_letter"];
 
+/// A waiter's number, and its way.
+type Place = (u64, Sender<Arc<Committed>>);
+
 /// Who waits for records of which key.
 #[derive(Default)]
 pub(crate) struct Answers {
-    waiting: Mutex<HashMap<String, Vec<(u64, Sender<Arc<Committed>>)>>>,
+    waiting: Mutex<HashMap<String, Vec<Place>>>,
     numbers: AtomicU64,
 }
 

@@ -16,6 +16,9 @@ pub struct MailConfig {
     pub sender: SenderSettings,
 }
 
+/// Who takes the mails away, and who they come from.
+pub type WayOut = (Box<dyn Courier>, Sender);
+
 impl MailConfig {
     /// The keys of the `email` section that are the connector's.
     pub const KEYS: [&'static str; 3] = ["outbox", "smtp", "sender"];
@@ -24,7 +27,7 @@ impl MailConfig {
     ///
     /// # Errors
     /// When the sender lacks what the law asks for, or the way out can't be had.
-    pub fn open(&self) -> Result<Option<(Box<dyn Courier>, Sender)>, EmailError> {
+    pub fn open(&self) -> Result<Option<WayOut>, EmailError> {
         let courier: Box<dyn Courier> = match (&self.outbox, Smtp::new(&self.smtp)?) {
             (Some(_), Some(_)) => return Err(EmailError::Smtp("an outbox is configured too; mails leave by one way".into())),
             (Some(folder), None) => Box::new(Outbox::open(folder)?),

@@ -16,7 +16,7 @@ mod smtp;
 mod templates;
 pub mod unsubscribe;
 
-pub use config::MailConfig;
+pub use config::{MailConfig, WayOut};
 pub use courier::{Courier, Delivery};
 pub use mailer::{Clock, Mailer};
 pub use message::{Message, render};
