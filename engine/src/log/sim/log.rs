@@ -5,7 +5,7 @@ use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positio
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Records of one input in one poll, at most.
@@ -62,6 +62,7 @@ pub struct SimLog {
     ends: BTreeMap<TopicPartition, i64>,
     positions: BTreeMap<TopicPartition, i64>,
     looked: Duration,
+    learned: Instant,
     flushed: Duration,
     pub(super) open: BTreeMap<u32, SimBackend>,
     /// How often each partition may be opened: once an assignment, once an unknown outcome.
@@ -97,6 +98,7 @@ impl SimLog {
             ends: BTreeMap::new(),
             positions: BTreeMap::new(),
             looked: now,
+            learned: crate::Wall::Manual(sim.0.lock().clock()).instant(),
             flushed: now,
             open: BTreeMap::new(),
             may_open: BTreeMap::new(),
@@ -122,10 +124,12 @@ impl SimLog {
     /// Asks where the inputs end.
     fn look_at_ends(&mut self) {
         let inputs: Vec<_> = self.started.keys().copied().collect();
-        let ends = self.world(|w| {
+        let ends: Option<Vec<_>> = self.world(|w| {
             let end = |at| w.partition(at).map_or(0, |p| p.stable_end());
-            if w.is_down() { Vec::new() } else { inputs.into_iter().map(|at| (at, end(at))).collect() }
+            (!w.is_down()).then(|| inputs.into_iter().map(|at| (at, end(at))).collect())
         });
+        let Some(ends) = ends else { return };
+        self.learned = crate::Wall::Manual(self.world(|w| w.clock())).instant();
         self.ends.extend(ends);
     }
 
@@ -217,6 +221,10 @@ impl Log for SimLog {
 
     fn has_more(&self, input: TopicPartition, position: i64) -> bool {
         self.lag(input, position) > 0
+    }
+
+    fn learned(&self) -> Option<Instant> {
+        Some(self.learned)
     }
 
     fn lag(&self, input: TopicPartition, position: i64) -> i64 {
