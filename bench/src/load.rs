@@ -41,8 +41,11 @@ pub fn events(events: u64, users: usize, products: usize, seed: u64) -> impl Ite
     (0..events).map(move |i| {
         let user = format!("u{}", users.draw(&mut random));
         let at = Timestamp::from_millis(START_MS.saturating_add_unsigned(i));
-        let mut event = json!({"event_id": format!("{seed:x}-{i:012x}"), "user_id": user, "timestamp": at});
-        let mut set = |field: &str, value: Value| event[field] = value;
+        let mut event = serde_json::Map::from_iter(
+            [("event_id", json!(format!("{seed:x}-{i:012x}"))), ("user_id", json!(user)), ("timestamp", json!(at))]
+                .map(|(k, v)| (k.to_owned(), v)),
+        );
+        let mut set = |field: &str, value: Value| drop(event.insert(field.to_owned(), value));
         match random.random_range(0..100) {
             0..80 => {
                 set("event_type", json!("product_viewed"));
@@ -70,7 +73,7 @@ pub fn events(events: u64, users: usize, products: usize, seed: u64) -> impl Ite
                 set("items", json!(items));
             }
         }
-        (user, event)
+        (user, Value::Object(event))
     })
 }
 

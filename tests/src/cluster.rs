@@ -12,8 +12,6 @@ use tillflow_schemas::{Catalog, Role, Timestamp};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
-/// Related lists are the same below the cap on neighbours only: what is forgotten above it depends on what came first.
-pub const NEIGHBOURS: u32 = 10_000;
 const LONG: Duration = Duration::from_secs(900);
 
 /// A shop whose topics lie on a cluster under a prefix of their own.
@@ -61,7 +59,6 @@ impl Shop {
             .set("workers", workers)
             .set("time.idle", false)
             .set("time.wait_s", 300)
-            .set("recommendations.neighbours", NEIGHBOURS)
             .within(LONG)
     }
 

@@ -1,10 +1,6 @@
 //! Whether two runs came to the same, by the class that `topics.yaml` states for each output.
 
-use crate::{
-    Scratch, Tillflow,
-    cluster::{NEIGHBOURS, PARTITIONS},
-    workload::Workload,
-};
+use crate::{Scratch, Tillflow, cluster::PARTITIONS, workload::Workload};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tillflow_schemas::{Catalog, Class, Role};
@@ -43,7 +39,7 @@ pub fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
     let mut arguments = vec!["replay".to_owned()];
     arguments.extend(workload.files(files.path()));
     arguments.extend(["--out".into(), out.display().to_string()]);
-    let _ = Tillflow::command(arguments).set("recommendations.neighbours", NEIGHBOURS).within(Duration::from_secs(900)).finish().ok();
+    let _ = Tillflow::command(arguments).within(Duration::from_secs(900)).finish().ok();
     outputs_of(&out)
 }
 

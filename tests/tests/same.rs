@@ -9,7 +9,7 @@ use tillflow_engine::EngineConfig;
 use tillflow_schemas::{Catalog, Role};
 use tillflow_tests::{
     Kafka, Tillflow,
-    cluster::{NEIGHBOURS, PARTITIONS, Shop},
+    cluster::{PARTITIONS, Shop},
     compare::{Outputs, assert_nothing_is_empty, differences, replayed},
     scratch, until,
     workload::Workload,
@@ -67,12 +67,7 @@ fn the_embedded_log_behind_http_comes_to_the_same() {
     let Some(workload) = workload("online_retail", 1_000) else { return };
     let files = Arc::new(scratch("embedded"));
     let expected = replayed(&workload, &files);
-    let mut shop = Tillflow::run()
-        .set("time.idle", false)
-        .set("commit.fsync", false)
-        .set("recommendations.neighbours", NEIGHBOURS)
-        .within(LONG)
-        .spawn();
+    let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(LONG).spawn();
     shop.wait_until_ready();
     let mut lines = workload.lines.as_slice();
     while let Some(first) = lines.first() {
@@ -111,8 +106,7 @@ fn finished(data: &std::path::Path, workload: &Workload) -> Outputs {
     };
     log.write(&(0..PARTITIONS).map(mark).collect::<Vec<_>>(), std::iter::empty()).unwrap();
     let config = EngineConfig { idle_clock: false, wait_for_input: None, ..EngineConfig::default() };
-    let settings = json!({"recommendations": {"neighbours": NEIGHBOURS}});
-    let groups = tillflow_processors::groups(settings.as_object().unwrap());
+    let groups = tillflow_processors::groups(&serde_json::Map::new());
     let engine = Engine::embedded(&log, &groups, &Arc::new(tillflow_schemas::Codec::json()), &config).unwrap();
     until("everything is processed", LONG, || engine.is_drained().unwrap());
     engine.stop().unwrap();

@@ -41,6 +41,7 @@ pub struct Pending {
 }
 
 /// What a record says.
+#[allow(clippy::large_enum_variant, reason = "nearly all are events; a box each would cost more than it saves")]
 pub enum Content {
     /// It is for the processors.
     Event(Event),

@@ -26,7 +26,8 @@ pub struct RecommendationsSettings {
     pub half_life_days: u32,
     /// Pairs older than so many weeks (counted back from the product's newest) no longer count.
     pub window_weeks: u32,
-    /// Neighbours kept of a product.
+    /// Neighbours kept of a product. Below it the related lists are exact, whatever the order in which pairs arrive; above
+    /// it the lightest are forgotten, and what is left depends a little on that order.
     pub neighbours: usize,
     /// Neighbours published of a product.
     pub related: usize,
@@ -83,7 +84,7 @@ impl Default for RecommendationsSettings {
             weights: InterestWeights::default(),
             half_life_days: 60,
             window_weeks: 26,
-            neighbours: 256,
+            neighbours: 4_000,
             related: 20,
             llr_threshold: 0.5,
             llr_least_pairs: 50,
