@@ -222,7 +222,8 @@ impl Cluster {
 
     fn is_drained(&self) -> bool {
         let world = self.sim.0.lock();
-        self.wiring.groups.iter().all(|w| world.is_drained(w.group.name, &Self::inputs(w)) && world.is_stable(w.group.name))
+        world.is_decided()
+            && self.wiring.groups.iter().all(|w| world.is_drained(w.group.name, &Self::inputs(w)) && world.is_stable(w.group.name))
     }
 
     fn what_is_left(&self) -> String {

@@ -319,6 +319,11 @@ impl World {
         })
     }
 
+    /// Whether no transaction is open: one whose writer died holds readers back until it times out.
+    pub fn is_decided(&self) -> bool {
+        self.partitions.values().all(|p| p.stable_end() == p.end())
+    }
+
     /// A group's owners by partition: the process that runs it.
     pub fn owners(&self, group: &'static str) -> BTreeMap<u32, ProcessId> {
         let mut owners = BTreeMap::new();
