@@ -180,9 +180,7 @@ pub fn classify(what: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode as E;
     let text = format!("{what}: {error}");
     match error.rdkafka_error_code() {
-        Some(E::FencedInstanceId) => {
-            LogError::Fenced(format!("{text}; another process runs with this instance id: give each its own instance.id"))
-        }
+        Some(E::FencedInstanceId) => LogError::Fenced(text),
         Some(
             E::TopicAuthorizationFailed
             | E::GroupAuthorizationFailed
@@ -194,4 +192,9 @@ pub fn classify(what: &str, error: &KafkaError) -> LogError {
         }
         _ => LogError::Unavailable(text),
     }
+}
+
+/// What is said when another process took `id` over, and what to do.
+pub fn taken_over(reason: &str, id: &str) -> String {
+    format!("{reason}; another process runs as '{id}': give each its own instance.id")
 }

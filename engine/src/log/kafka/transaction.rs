@@ -1,7 +1,7 @@
 //! A worker's transactional producer.
 
 use super::{
-    client::{Kafka, classify},
+    client::{Kafka, classify, taken_over},
     context::{WriterContext, pack},
 };
 use crate::log::{CommitError, LogError, NewRecord, Positions, TopicPartition, Transaction};
@@ -159,7 +159,7 @@ impl Writer {
         use RDKafkaErrorCode as E;
         let text = error.to_string();
         match error.rdkafka_error_code() {
-            Some(E::FencedInstanceId) => return CommitError::Fenced(format!("{text}; another process runs with this instance id")),
+            Some(E::FencedInstanceId) => return CommitError::Fenced(taken_over(&text, &self.id)),
             Some(E::TransactionalIdAuthorizationFailed | E::TopicAuthorizationFailed | E::GroupAuthorizationFailed) => {
                 return CommitError::Denied(format!("{text}; grant the rights that docs/kafka.md lists"));
             }
@@ -167,10 +167,7 @@ impl Writer {
                 self.fenced.retain(|at| at.elapsed() < FENCED_WITHIN);
                 self.fenced.push(Instant::now());
                 if self.fenced.len() >= FENCED_AT_MOST {
-                    return CommitError::Fenced(format!(
-                        "{text}, {FENCED_AT_MOST} times within a minute: another process writes as {}; give each its own instance.id",
-                        self.id
-                    ));
+                    return CommitError::Fenced(taken_over(&format!("{text}, {FENCED_AT_MOST} times within a minute"), &self.id));
                 }
             }
             _ => {}

@@ -1,7 +1,7 @@
 //! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
 
 use super::{
-    client::{ANSWER, Kafka, classify},
+    client::{ANSWER, Kafka, classify, taken_over},
     context::{MemberContext, unassign},
     reader::{KafkaReader, record},
     settle::settle,
@@ -86,6 +86,11 @@ impl KafkaLog {
         })
     }
 
+    /// Another process has taken this worker's place in the group.
+    fn replaced(&self, reason: &str) -> LogError {
+        LogError::Fenced(taken_over(reason, &self.lead.1))
+    }
+
     /// Asks for the last stable offset of all started inputs, in one request a broker.
     fn look_at_ends(&mut self) {
         if self.started.is_empty() {
@@ -155,7 +160,8 @@ impl Log for KafkaLog {
                 Some(Ok(message)) => polled.records.extend(record(&self.kafka, &message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(e)) => match (e.rdkafka_error_code(), classify("reading", &e)) {
-                    (_, e @ (LogError::Fenced(_) | LogError::Fatal(_))) => return Err(e),
+                    (_, LogError::Fenced(e)) => return Err(self.replaced(&e)),
+                    (_, e @ LogError::Fatal(_)) => return Err(e),
                     (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
                     (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
                         return Err(LogError::Fatal(format!(
@@ -173,7 +179,7 @@ impl Log for KafkaLog {
             }
         }
         if let Some(reason) = self.consumer.context().fatal() {
-            return Err(LogError::Fenced(format!("{reason}; another process runs with this instance id: give each its own instance.id")));
+            return Err(self.replaced(&reason));
         }
         while let Some(change) = self.consumer.context().next_change() {
             if let Membership::Assigned(_) = change {

@@ -1,0 +1,333 @@
+//! Bad input over Kafka, through the whole program: each record's fault is said, its bytes are kept, and the good ones
+//! before and after it in its partition count once.
+
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::{Value, json};
+use std::{collections::BTreeMap, time::Duration};
+use tillflow_schemas::{Timestamp, partition::partition};
+use tillflow_tests::{
+    Kafka, Record, Tillflow,
+    cluster::{PARTITIONS, Shop},
+    until,
+};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Writes a record into a partition, whatever its key says.
+fn put(producer: &BaseProducer, topic: &str, at: u32, key: Option<&[u8]>, value: &[u8]) {
+    let mut record = BaseRecord::<[u8], [u8]>::to(topic).partition(at as i32).payload(value);
+    if let Some(key) = key {
+        record = record.key(key);
+    }
+    producer.send(record).map_err(|(e, _)| e).unwrap();
+}
+
+fn producer(kafka: &Kafka) -> BaseProducer {
+    // Compressed, what is far larger than a topic takes goes through.
+    let mut config = kafka.client();
+    config.set("message.max.bytes", "100000000").set("enable.idempotence", "true").create().unwrap()
+}
+
+/// An id of this name that belongs into a partition.
+fn id_in(name: &str, at: u32) -> String {
+    (0..).map(|n| format!("{name}-{n}")).find(|id| partition(id.as_bytes(), PARTITIONS) == at).unwrap()
+}
+
+fn order(user: &str, id: &str, total: &str) -> Value {
+    let items = json!([{"product_id": "tea", "quantity": 1}]);
+    json!({"event_type": "order_completed", "user_id": user, "order_id": id, "timestamp": Timestamp::wall(), "total_amount": total, "items": items})
+}
+
+/// A record that is to end in the dead letters.
+struct Bad {
+    topic: &'static str,
+    value: Vec<u8>,
+    processor: &'static str,
+    says: &'static str,
+}
+
+fn bad(topic: &'static str, value: impl Into<Vec<u8>>, says: &'static str) -> Bad {
+    Bad { topic, value: value.into(), processor: "decoder", says }
+}
+
+/// Of what only its processor can refuse.
+fn refused(topic: &'static str, value: &Value, processor: &'static str, says: &'static str) -> Bad {
+    Bad { topic, value: value.to_string().into_bytes(), processor, says }
+}
+
+/// An event of one's own with a change; `@` in it stands for the bare word.
+fn event(change: Value, word: &str) -> Vec<u8> {
+    let mut event = order("ada", "x", "10.00");
+    event.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+    event.to_string().replace("\"@\"", word).into_bytes()
+}
+
+/// Every kind of record that can't be processed. `schema` is the id of `user_events`' schema.
+fn table(schema: u32) -> Vec<Bad> {
+    let (events, long) = ("user_events", "x".repeat(10_000));
+    let framed = |id: u32, datum: &[u8]| [&[0][..], &id.to_be_bytes(), datum].concat();
+    let (now, mut not_utf_8) = (Timestamp::wall(), br#"{"event_type": "#.to_vec());
+    not_utf_8.extend(b"\"\xff\xfe\"}");
+    vec![
+        // What is no value at all.
+        bad(events, b"hello", "neither a JSON object"),
+        bad(events, b"{\"event_type\": \"page_viewed\"", "not JSON"),
+        bad(events, not_utf_8, "not UTF-8"),
+        bad(events, b"", "an empty value"),
+        bad(events, framed(schema, b"")[..3].to_vec(), "Avro"),
+        bad(events, framed(schema, b""), ""),
+        bad(events, framed(schema, b"\x02\x80"), ""),
+        bad(events, framed(987_654, b"\x02\x02a"), "schema id 987654, which the registry does not know"),
+        // Missing and wrong types.
+        bad(events, r#"{"event_type": "product_viewed"}"#, "timestamp: is missing"),
+        bad(events, event(json!({"event_type": "product_viewed"}), ""), "product_id: is missing"),
+        bad(events, event(json!({"event_type": 7}), ""), "event_type: invalid type"),
+        bad(events, event(json!({"items": "tea"}), ""), "items: invalid type"),
+        bad("inventory", json!({"product_id": "tea", "stock_level": "many", "last_updated": now}).to_string(), "stock_level: invalid type"),
+        bad(
+            "subscription_events",
+            json!({"user_id": "ada", "timestamp": now, "plan_id": "basic_box", "action": "eaten"}).to_string(),
+            "action: 'eaten' is none of",
+        ),
+        bad(
+            "loyalty_commands",
+            json!({"command_id": "c", "user_id": "ada", "timestamp": now, "action": "redeem"}).to_string(),
+            "reward_id: is missing",
+        ),
+        // Numbers.
+        bad(events, event(json!({"total_amount": "@"}), "NaN"), "total_amount: not JSON"),
+        bad(events, event(json!({"total_amount": "@"}), "-Infinity"), "total_amount: not JSON"),
+        bad(events, event(json!({"total_amount": "NaN"}), ""), "total_amount: 'NaN' is not an amount"),
+        bad(events, event(json!({"total_amount": "@"}), "1e999"), "total_amount: '1e999' is not an amount"),
+        bad(
+            events,
+            event(json!({"items": [{"product_id": "tea", "quantity": -3}]}), ""),
+            "items[0].quantity: -3 is not between 1 and 1000000",
+        ),
+        bad(
+            events,
+            event(json!({"items": [{"product_id": "tea", "quantity": 1_000_001}]}), ""),
+            "items[0].quantity: 1000001 is not between",
+        ),
+        bad(events, event(json!({"total_amount": "123456789012345678901234567890"}), ""), "is not an amount of at most 28 digits"),
+        bad(events, event(json!({"total_amount": "-0.01"}), ""), "total_amount: -0.01 is not between 0 and 10^12"),
+        bad(events, event(json!({"currency": "EURO"}), ""), "currency: 'EURO' is not a currency code"),
+        // Times.
+        bad(events, event(json!({"timestamp": "1999-12-31T23:59:59Z"}), ""), "is before 2000-01-01"),
+        bad(events, event(json!({"timestamp": "yesterday"}), ""), "timestamp: 'yesterday' is not an RFC 3339 time"),
+        refused(
+            events,
+            &json!({"event_type": "page_viewed", "user_id": "ada", "timestamp": "2999-01-01T00:00:00Z"}),
+            "clock",
+            "more than 5 minutes in the future",
+        ),
+        // Ids.
+        bad(events, event(json!({"user_id": "a\u{0}b"}), ""), "user_id: holds the control character U+0000"),
+        bad(events, event(json!({"order_id": long}), ""), "order_id: 10000 bytes long; at most 512"),
+        bad(
+            "loyalty_commands",
+            json!({"command_id": "c", "timestamp": now, "action": "spin", "spin_id": "s"}).to_string(),
+            "user_id: is missing",
+        ),
+        bad("inventory", json!({"stock_level": 5, "last_updated": now}).to_string(), "product_id: is missing"),
+        // Size: near what the broker takes, and an order of one item too many.
+        bad(events, event(json!({"note": "x".repeat(9_900_000)}), ""), "at most 8388608 are read"),
+        bad(
+            events,
+            event(json!({"items": vec![json!({"product_id": "tea", "quantity": 1}); 10_001]}), ""),
+            "10001 items; an order holds at most 10,000",
+        ),
+        // What its processor refuses.
+        refused(
+            events,
+            &{
+                let mut foreign = order("ada", "y", "10.00");
+                foreign["currency"] = json!("XTS");
+                foreign
+            },
+            "loyalty",
+            "XTS",
+        ),
+        refused(
+            "subscription_events",
+            &json!({"user_id": "ada", "timestamp": now, "plan_id": "basic_box", "action": "paused"}),
+            "subscriptions",
+            "`started` comes first",
+        ),
+    ]
+}
+
+/// Each account's entries, earned by orders.
+fn earned(kafka: &Kafka, shop: &Shop) -> BTreeMap<String, Vec<i64>> {
+    let mut earned: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for record in kafka.read(&shop.topic("loyalty_updates")) {
+        let entry = record.json();
+        if entry["kind"] == "earn" {
+            earned.entry(record.key().to_owned()).or_default().push(entry["points"].as_i64().unwrap());
+        }
+    }
+    earned
+}
+
+fn start(kafka: &Kafka) -> (Shop, Tillflow) {
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    let mut instance = shop.instance("one", 1).set("time.wait_s", 10).set("shop.currency", "EUR").spawn();
+    instance.wait_until_ready();
+    (shop, instance)
+}
+
+#[test]
+fn every_bad_record_is_a_dead_letter_that_says_why_and_the_good_ones_around_it_count_once() {
+    let kafka = Kafka::shared();
+    let (shop, mut instance) = start(kafka);
+    let subject = format!("/subjects/{}/versions/latest", tillflow_schemas::registry::subject(&shop.prefix, "user_events"));
+    let table = table(u32::try_from(instance.json(&subject)["id"].as_u64().unwrap()).unwrap());
+    let writer = producer(kafka);
+    let (home, mut good) = (partition(b"ada", PARTITIONS), Vec::new());
+    for (n, bad) in table.iter().enumerate() {
+        // Without a key, so that nothing but the value can give an id.
+        for (when, value) in [("before", None), ("bad", Some(&bad.value)), ("after", None)] {
+            let user = id_in(&format!("{when}{n}"), home);
+            let own = order(&user, &format!("{when}{n}"), "10.00").to_string();
+            match value {
+                Some(value) => put(&writer, &shop.topic(bad.topic), home, None, value),
+                None => {
+                    put(&writer, &shop.topic("user_events"), home, Some(user.as_bytes()), own.as_bytes());
+                    good.push(user);
+                }
+            }
+        }
+    }
+    writer.flush(LIMIT).unwrap();
+    until("all is processed", LIMIT, || shop.is_drained());
+
+    let earned = earned(kafka, &shop);
+    assert_eq!(earned.keys().collect::<std::collections::BTreeSet<_>>(), good.iter().collect());
+    assert!(earned.values().all(|points| points == &[10]), "{earned:?}");
+
+    let letters = kafka.read(&shop.topic("dead_letters"));
+    let mut inputs: BTreeMap<&str, Vec<Record>> = BTreeMap::new();
+    for (n, bad) in table.iter().enumerate() {
+        let records = inputs.entry(bad.topic).or_insert_with(|| kafka.read(&shop.topic(bad.topic)));
+        let source = records.iter().find(|r| r.value.as_deref() == Some(&bad.value)).unwrap();
+        let (at, offset) = (source.partition.to_string(), source.offset.to_string());
+        let of_it: Vec<_> = letters
+            .iter()
+            .filter(|l| {
+                (l.header("source_topic"), l.header("source_partition"), l.header("source_offset"))
+                    == (Some(bad.topic), Some(&at), Some(&offset))
+            })
+            .collect();
+        let [letter] = of_it[..] else {
+            panic!("{n} ({}): {} dead letters: {:?}", bad.says, of_it.len(), of_it.iter().map(|l| &l.headers).collect::<Vec<_>>())
+        };
+        let error = letter.header("error").unwrap();
+        assert!(error.contains(bad.says) && !error.is_empty() && error.len() < 500, "{n}: says {error}; expected {}", bad.says);
+        assert_eq!((letter.header("processor"), letter.header("attempts")), (Some(bad.processor), Some("1")), "{n}: {error}");
+        assert_eq!(letter.key, source.key, "{n}");
+        let kept = letter.value.as_deref().unwrap();
+        match letter.header("truncated") {
+            None => assert_eq!(kept, bad.value, "{n}"),
+            Some(length) => assert!(bad.value.starts_with(kept) && length == bad.value.len().to_string(), "{n}: {length}"),
+        }
+    }
+    assert_eq!(letters.len(), table.len(), "and nothing else is one");
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
+
+#[test]
+fn records_in_a_foreign_partition_without_key_or_with_a_wrong_one_are_put_where_they_belong_and_counted() {
+    let kafka = Kafka::shared();
+    let (shop, mut instance) = start(kafka);
+    let (writer, events) = (producer(kafka), shop.topic("user_events"));
+    let home = partition(b"ada", PARTITIONS);
+    let away = (home + 1) % PARTITIONS;
+    for (id, at, key) in [
+        ("foreign", away, Some(&b"ada"[..])),
+        ("no key", home, None),
+        ("no key, foreign", away, None),
+        ("wrong key", partition(b"ben", PARTITIONS), Some(b"ben")),
+        ("no text, foreign", away, Some(b"\xff\x00")),
+    ] {
+        put(&writer, &events, at, key, order("ada", id, "10.00").to_string().as_bytes());
+    }
+    let moved = 3 + u32::from(partition(b"ben", PARTITIONS) != home);
+    // The largest that is read, far away from home; a large order; and what no version before a later one knows.
+    put(&writer, &events, away, None, &event(json!({"order_id": "huge", "note": "x".repeat(8 * 1024 * 1024 - 400)}), ""));
+    let items: Vec<Value> = (0..10_000).map(|n| json!({"product_id": format!("p{n}"), "quantity": 1})).collect();
+    put(&writer, &events, home, Some(b"ada"), &event(json!({"order_id": "large", "items": items}), ""));
+    let moon = json!({"event_type": "moon_landed", "user_id": "ada", "timestamp": Timestamp::wall(), "crew": [1, {"deep": null}]});
+    put(&writer, &events, home, Some(b"ada"), moon.to_string().as_bytes());
+    // The same order once more, at home.
+    put(&writer, &events, home, Some(b"ada"), order("ada", "foreign", "10.00").to_string().as_bytes());
+    writer.flush(LIMIT).unwrap();
+    until("all is processed", LIMIT, || shop.is_drained());
+
+    let letters = kafka.read(&shop.topic("dead_letters"));
+    assert!(letters.is_empty(), "{:?}", letters.iter().map(|l| &l.headers).collect::<Vec<_>>());
+    assert_eq!(earned(kafka, &shop), BTreeMap::from([("ada".to_owned(), vec![10; 7])]));
+    let metrics = instance.get("/metrics").text().unwrap();
+    let counted = |line: &str| assert!(metrics.lines().any(|l| l == line), "{line}:\n{metrics}");
+    counted(&format!("tillflow_rekeyed_total{{topic=\"user_events\"}} {}", moved + 1));
+    counted("tillflow_unknown_events_total{group=\"customers\"} 1");
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
+
+#[test]
+fn bad_rules_and_definitions_over_kafka_are_dead_letters_and_the_former_ones_go_on() {
+    let kafka = Kafka::shared();
+    let (shop, mut instance) = start(kafka);
+    let writer = producer(kafka);
+    let records = [
+        ("pricing_rules", json!({"scope": "default", "lwo": 5}), "low"),
+        ("pricing_rules", json!({"scope": "default", "low": 500, "high": 5}), "high"),
+        ("products", json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "-1"}), "base_price"),
+        (
+            "products",
+            json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "1", "min_price": "9", "max_price": "2"}),
+            "min_price",
+        ),
+    ];
+    for (topic, value, _) in &records {
+        let key = value.as_object().unwrap().values().find_map(Value::as_str).unwrap();
+        let id = ["scope", "plan_id", "product_id"].iter().find_map(|f| value[f].as_str()).unwrap_or(key);
+        put(&writer, &shop.topic(topic), partition(id.as_bytes(), PARTITIONS), Some(id.as_bytes()), value.to_string().as_bytes());
+    }
+    // Definitions are read by every instance, so none of them writes a dead letter: each says it.
+    let definitions = [
+        (
+            "plans",
+            json!({"plan_id": "empty", "name": "Empty", "price": "1", "interval": "month", "features": {}}),
+            "features is empty; a plan states",
+        ),
+        (
+            "plans",
+            json!({"plan_id": "odd", "name": "Odd", "price": "1", "interval": "fortnight", "features": {"a": 1}}),
+            "'fortnight' is not week, month",
+        ),
+        ("rewards", json!([1]), "neither a JSON object"),
+    ];
+    for (topic, value, _) in &definitions {
+        put(&writer, &shop.topic(topic), 0, Some(b"d"), value.to_string().as_bytes());
+    }
+    let ada = partition(b"ada", PARTITIONS);
+    put(&writer, &shop.topic("user_events"), ada, Some(b"ada"), order("ada", "o1", "10.00").to_string().as_bytes());
+    writer.flush(LIMIT).unwrap();
+    until("all is processed", LIMIT, || shop.is_drained());
+    let letters = kafka.read(&shop.topic("dead_letters"));
+    for (topic, value, says) in &records {
+        let said: Vec<_> = letters
+            .iter()
+            .filter(|l| l.value.as_deref() == Some(value.to_string().as_bytes()))
+            .map(|l| l.header("error").unwrap())
+            .collect();
+        assert!(said.len() == 1 && said[0].contains(says), "{topic} {value}: {said:?}");
+    }
+    assert_eq!(letters.len(), records.len());
+    for (topic, _, says) in &definitions {
+        let line = |l: &str| l.contains("not taken") && l.contains(&format!("topic=\"{topic}\"")) && l.replace(": ", " ").contains(says);
+        until(says, LIMIT, || instance.stderr().lines().any(line));
+    }
+    assert_eq!(earned(kafka, &shop)["ada"], [10]);
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
