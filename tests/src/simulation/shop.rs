@@ -116,22 +116,7 @@ impl Scenario for Shop {
         }
         let end = last.plus(Duration::from_secs(3_600));
         points.advance(end);
-        let accounts = move |outputs: &Outputs| {
-            let mut wrong = Vec::new();
-            let mut last = std::collections::BTreeMap::new();
-            for (user, entry) in outputs.get("loyalty_updates").into_iter().flatten() {
-                last.insert(user.as_str(), entry);
-            }
-            for user in points.users() {
-                let expected = points.account(user);
-                let (balance, lifetime) =
-                    last.get(user).map_or((Some(0), Some(0)), |e| (e["balance"].as_i64(), e["lifetime_points"].as_i64()));
-                if balance != Some(expected.balance) || lifetime != Some(expected.lifetime_points) {
-                    wrong.push(format!("points of {user}: expected {expected:?}, found {balance:?} of {lifetime:?}"));
-                }
-            }
-            wrong
-        };
+        let accounts = move |outputs: &Outputs| points.differences(outputs);
         Making {
             groups: tillflow_processors::groups(&Map::new()),
             catalog,
