@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn defaults_are_sound_and_nonsense_is_named() {
         assert_eq!(RecommendationsSettings::default().problems(), Vec::<String>::new());
-        let wrong = RecommendationsSettings { items: 11, recency: f64::NAN, related: 300, ..RecommendationsSettings::default() };
+        let wrong =
+            RecommendationsSettings { items: 11, recency: f64::NAN, related: 300, neighbours: 256, ..RecommendationsSettings::default() };
         let problems = wrong.problems();
         assert_eq!(problems.len(), 4, "{problems:?}");
         assert!(problems.iter().any(|p| p == "recommendations.items is 11, not between 1 and 10"), "{problems:?}");
