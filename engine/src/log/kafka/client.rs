@@ -39,6 +39,8 @@ pub struct Kafka {
 
 /// Longest wait for a broker's answer to a single question.
 pub const ANSWER: Duration = Duration::from_secs(10);
+/// How long an answer is asked for again that says "not now": a busy broker takes some time over new topics.
+const PASSING: Duration = Duration::from_secs(45);
 
 impl Kafka {
     /// The cluster of these settings.
@@ -153,7 +155,7 @@ impl Kafka {
 /// restarts is away for some.
 pub fn ask<T>(what: &str, mut question: impl FnMut() -> Result<T, KafkaError>) -> Result<T, LogError> {
     use RDKafkaErrorCode as E;
-    let deadline = Instant::now() + ANSWER;
+    let deadline = Instant::now() + PASSING;
     loop {
         match question() {
             Ok(answer) => return Ok(answer),
