@@ -192,9 +192,10 @@ impl Run {
 /// A running server. Killed when dropped.
 #[derive(Debug)]
 pub struct Tillflow {
+    // Dropped before its directory is, where its last words are.
+    process: Process,
     run: Run,
     url: String,
-    process: Process,
     http: Client,
 }
 

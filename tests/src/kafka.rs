@@ -54,6 +54,14 @@ impl KafkaSetup {
         self
     }
 
+    /// With rights that [`Kafka::acls`] changes; what no rule is about is everybody's.
+    #[must_use]
+    pub fn with_rights(self) -> Self {
+        self.property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+            .property("allow.everyone.if.no.acl.found", "true")
+            .property("super.users", "User:nobody")
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Panics
@@ -217,6 +225,18 @@ impl Kafka {
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(command(&admin, &options)).expect("an answer to the admin client")
+    }
+
+    /// Adds or removes access rules, in the words of Kafka's own `kafka-acls`. The broker needs an authorizer:
+    /// [`KafkaSetup::with_rights`].
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub fn acls(&self, arguments: &[&str]) {
+        let mut command = Command::new("java");
+        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg("org.apache.kafka.tools.AclCommand");
+        let output = command.args(["--bootstrap-server", &self.bootstrap()]).args(arguments).output().expect("java runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The topics there are and their numbers of partitions, internal ones of Kafka's own left out.

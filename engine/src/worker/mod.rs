@@ -328,6 +328,10 @@ impl<L: Log> Worker<L> {
     /// Closes all tasks, to be opened as if they were newly assigned.
     fn reopen(&mut self) -> Result<(), WorkerError> {
         self.reopening.extend(self.running.keys().chain(self.restoring.keys()));
+        // Queries let the stores go, too: they are opened anew.
+        for number in &self.reopening {
+            self.tasks.update(self.group.name, *number, |view| view.state = None);
+        }
         self.running.clear();
         self.restoring.clear();
         Ok(())

@@ -18,6 +18,9 @@ use tillflow_state::{Backend, Directory, Durability, Read, Shared, StateError, S
 /// How often stores are flushed: after a crash at most this much of the changelog is read again.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 
+/// How long a query may hold a store that is to be opened again.
+const HELD_AT_MOST: Duration = Duration::from_secs(10);
+
 /// Tombstones stay in a changelog for `delete.retention.ms`, a day where nobody set it; less an hour, for clocks that
 /// differ.
 const TOMBSTONES_STAY: Duration = Duration::from_secs(23 * 3_600);
@@ -94,7 +97,7 @@ impl OpenStores {
     pub fn open(&mut self, partition: u32, changelog: TopicPartition, end: i64) -> Result<Opened, LogError> {
         self.open.remove(&partition);
         let path = self.stores.directory(self.group, partition);
-        let mut directory = Directory::open(&path, &[], &self.stores.shared)?;
+        let mut directory = self.directory(&path)?;
         let mut offset = position(&directory)?;
         let anew = if offset > end {
             Some("it is ahead of its changelog, which must be a new one")
@@ -118,6 +121,17 @@ impl OpenStores {
             snapshots: Arc::new(backend),
             changelog: Some(ChangelogPosition { at: changelog, offset }),
         })
+    }
+
+    /// Opens a store, which a query may hold for a moment longer than its task: the data directory is this process's own.
+    fn directory(&self, path: &Path) -> Result<Directory, StateError> {
+        let started = Instant::now();
+        loop {
+            match Directory::open(path, &[], &self.stores.shared) {
+                Err(StateError::Held { .. }) if started.elapsed() < HELD_AT_MOST => std::thread::sleep(Duration::from_millis(10)),
+                opened => return opened,
+            }
+        }
     }
 
     /// Closes stores: the next owner may be another worker of this process.

@@ -56,7 +56,7 @@ impl Writer {
         group: &ConsumerGroupMetadata,
     ) -> Result<Positions, CommitError> {
         if self.broken {
-            self.producer = initialised(&self.kafka, &self.id).map_err(|e| CommitError::Unknown(e.to_string()))?;
+            self.producer = initialised(&self.kafka, &self.id).map_err(|e| undecided("", e))?;
             self.broken = false;
         }
         if let Some(rest) = self.last_commit.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
@@ -157,8 +157,15 @@ impl Writer {
     /// What is known of the outcome after an error, and a producer that can go on.
     fn recover(&mut self, error: &KafkaError) -> CommitError {
         use RDKafkaErrorCode as E;
-        let text = error.to_string();
-        match error.rdkafka_error_code() {
+        let mut text = error.to_string();
+        let mut code = error.rdkafka_error_code();
+        if code == Some(E::Fatal)
+            && let Some((cause, reason)) = self.producer.client().fatal_error()
+        {
+            code = Some(cause);
+            text = format!("{text}: {reason}");
+        }
+        match code {
             Some(E::FencedInstanceId) => return CommitError::Fenced(taken_over(&text, &self.id)),
             Some(E::TransactionalIdAuthorizationFailed | E::TopicAuthorizationFailed | E::GroupAuthorizationFailed) => {
                 return CommitError::Denied(format!("{text}; grant the rights that docs/kafka.md lists"));
@@ -189,8 +196,16 @@ impl Writer {
                 self.broken = false;
                 CommitError::Unknown(text)
             }
-            Err(e) => CommitError::Unknown(format!("{text}; and then: {e}")),
+            Err(e) => undecided(&format!("{text}; and then: "), e),
         }
+    }
+}
+
+/// After an id that could not be initialised anew: tried again, unless no trial can help.
+fn undecided(before: &str, error: LogError) -> CommitError {
+    match error {
+        LogError::Fatal(text) => CommitError::Denied(format!("{before}{text}")),
+        e => CommitError::Unknown(format!("{before}{e}")),
     }
 }
 
@@ -198,6 +213,9 @@ fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, L
     let what = || format!("transactional id {id}");
     let producer: BaseProducer<WriterContext> =
         kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
-    producer.init_transactions(PATIENCE).map_err(|e| classify(&what(), &e))?;
+    producer.init_transactions(PATIENCE).map_err(|e| match producer.client().fatal_error() {
+        Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
+        None => classify(&what(), &e),
+    })?;
     Ok(producer)
 }

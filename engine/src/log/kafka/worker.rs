@@ -274,9 +274,23 @@ impl Log for KafkaLog {
     fn purge(&mut self, _: &[(TopicPartition, i64)]) {}
 
     fn close(&mut self, _: bool) {
+        self.let_go();
+    }
+}
+
+impl Drop for KafkaLog {
+    /// Also after a failure: a client whose revocations nobody answers does not end.
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+impl KafkaLog {
+    /// Closes the stores and gives up what is assigned.
+    fn let_go(&mut self) {
         self.stores.close_all();
         self.consumer.context().close();
-        let companions: Vec<_> = self.started.iter().copied().collect();
+        let companions = std::mem::take(&mut self.started);
         if let Err(e) = unassign(&self.consumer, &self.kafka.list(companions)) {
             tracing::debug!(group = self.group, "closing: {e}");
         }

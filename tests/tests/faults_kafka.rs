@@ -1,0 +1,251 @@
+//! What surrounds an instance on Kafka is wrong: its configuration, the cluster's topics, the broker, the registry, its
+//! data directory, another process with its name. Each is said with what is to be done, and nothing is lost.
+
+use rdkafka::admin::NewPartitions;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+use tillflow_schemas::Timestamp;
+use tillflow_tests::{Finished, Kafka, Run, Tillflow, free_port, until};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn instance(kafka: &Kafka, prefix: &str, id: &str) -> Run {
+    let run = Tillflow::run().set("brokers", kafka.bootstrap()).set("topics.prefix", prefix).set("app_id", format!("{prefix}app"));
+    run.set("instance.id", id).set("time.grace_s", 0).within(LIMIT)
+}
+
+/// Orders of ten points each.
+fn orders(ids: impl IntoIterator<Item = u32>) -> Value {
+    let order = |n| {
+        let items = json!([{"product_id": "tea", "quantity": 1}]);
+        json!({"event_type": "order_completed", "user_id": format!("u{}", n % 8), "order_id": format!("o{n}"), "timestamp": Timestamp::wall(), "total_amount": "10.00", "items": items})
+    };
+    ids.into_iter().map(order).collect()
+}
+
+/// The orders that earned points, in order, each as often as it did.
+fn earned(kafka: &Kafka, prefix: &str) -> Vec<u32> {
+    let entries = kafka.read(&format!("{prefix}loyalty_updates"));
+    let orders =
+        entries.iter().map(|r| r.json()).filter(|e| e["kind"] == "earn").map(|e| e["order_id"].as_str().unwrap()[1..].parse().unwrap());
+    let mut orders: Vec<_> = orders.collect();
+    orders.sort_unstable();
+    orders
+}
+
+/// What the ledger says that somebody has.
+fn points_of(kafka: &Kafka, prefix: &str, user: &str) -> i64 {
+    let entries = kafka.read(&format!("{prefix}loyalty_updates"));
+    entries.iter().filter(|r| r.key() == user).map(|r| r.json()["points"].as_i64().unwrap()).sum()
+}
+
+#[track_caller]
+fn says(done: &Finished, code: i32, words: &[&str]) {
+    assert_eq!(done.code(), code, "{}", done.stderr);
+    let last = done.stderr.lines().skip_while(|l| !l.starts_with("tillflow:")).collect::<Vec<_>>().join("\n");
+    for word in words {
+        assert!(last.contains(word), "no '{word}' in:\n{}", done.stderr);
+    }
+    assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_2_and_names_the_key_or_its_nearest() {
+    for (yaml, words) in [
+        ("topics: {partition: 4}", &["topics.partition", "topics.partitions"][..]),
+        ("broker: localhost:9092", &["broker", "brokers"]),
+        ("pricing: {multipler: 0.1}", &["multipler", "multiplier"]),
+        ("pricing: {low: 500}", &["low", "high"]),
+        ("loyalty: {tirs: []}", &["tirs", "tiers"]),
+        ("recommendations: {item: 5}", &["item", "items"]),
+        ("email: {segments: {inactive: never}}", &["email", "inactive"]),
+        ("email: {quiet_hour: 22}", &["quiet_hour", "quiet_hours"]),
+        ("shop: {curency: EUR}", &["curency", "currency"]),
+        ("workers: many", &["workers"]),
+        ("commit: {interval_ms: -1}", &["commit.interval_ms"]),
+        ("kafka: {session_timeout: 10}", &["kafka.session_timeout", "kafka.session_timeout_s"]),
+        (
+            "subscriptions: {plans: [{plan_id: own, name: Own, price: 5, interval: month, features: {}}]}",
+            &["plans[0]", "features is empty"],
+        ),
+        ("topics: [4", &["tillflow.yaml"]),
+    ] {
+        says(&Tillflow::run().set("listen", "127.0.0.1:0").config(yaml).finish(), 2, words);
+    }
+    says(&Tillflow::run().set("brokes", "localhost:9092").finish(), 2, &["TILLFLOW_BROKES", "brokers"]);
+    says(&Tillflow::run().arg("--config").arg("absent.yaml").finish(), 2, &["absent.yaml"]);
+}
+
+#[test]
+fn topics_that_are_missing_or_of_another_partition_count_are_named_and_nothing_is_touched() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let missing = instance(kafka, &prefix, "one").arg("--no-create").finish();
+    says(
+        &missing,
+        1,
+        &[&format!("{prefix}user_events does not exist"), &format!("{prefix}dead_letters does not exist"), "tillflow topics"],
+    );
+    assert!(!kafka.topics().keys().any(|name| name.starts_with(&prefix)));
+
+    let events = format!("{prefix}user_events");
+    kafka.create_topic(&events, 2, &[]);
+    until("the broker shows it", LIMIT, || kafka.topics().get(&events) == Some(&2));
+    says(
+        &instance(kafka, &prefix, "one").finish(),
+        1,
+        &[&format!("{prefix}user_events has 2 partitions, 4 are declared"), "tillflow topics"],
+    );
+    assert_eq!(kafka.topics().keys().filter(|name| name.starts_with(&prefix)).count(), 1, "nothing is made beside a wrong one");
+
+    let prefix = kafka.prefix();
+    let mut shop = instance(kafka, &prefix, "one").spawn();
+    shop.wait_until_ready();
+    assert!(shop.stop().success());
+    says(
+        &instance(kafka, &prefix, "one").set("topics.partitions", 8).in_directory_of(shop.files()).finish(),
+        1,
+        &[&format!("{prefix}user_events has 4 partitions, 8 are declared")],
+    );
+    let name = format!("{prefix}inventory");
+    let widened = kafka.administer(async |admin, options| admin.create_partitions([&NewPartitions::new(&name, 6)], options).await);
+    assert!(widened.iter().all(Result::is_ok), "{widened:?}");
+    until("the broker shows it", LIMIT, || kafka.topics().get(&name) == Some(&6));
+    let changed = instance(kafka, &prefix, "one").in_directory_of(shop.files()).finish();
+    says(&changed, 1, &[&format!("{name} has 6 partitions, only 4 are declared")]);
+}
+
+#[test]
+fn a_broker_or_registry_that_is_not_there_at_the_start_ends_with_1_and_is_named() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    says(&Tillflow::run().set("brokers", &nobody).within(Duration::from_secs(30)).finish(), 1, &[&nobody]);
+    let kafka = Kafka::shared();
+    let url = format!("http://{nobody}");
+    says(&instance(kafka, &kafka.prefix(), "one").set("registry.url", &url).finish(), 1, &[&url]);
+}
+
+#[test]
+fn of_two_processes_on_one_data_directory_the_second_ends_and_the_first_goes_on() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut first = instance(kafka, &prefix, "one").spawn();
+    first.wait_until_ready();
+    let started = Instant::now();
+    let second = instance(kafka, &prefix, "two").in_directory_of(first.files()).finish();
+    says(&second, 1, &["tillflow-data", "in use by another process", "choose another data directory"]);
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(first.post("/v1/events", orders(0..20)).status(), 202);
+    until("the first goes on", LIMIT, || earned(kafka, &prefix) == (0..20).collect::<Vec<_>>());
+    assert!(first.stop().success(), "{}", first.stderr());
+}
+
+#[test]
+fn a_damaged_store_is_named_and_once_removed_comes_back_from_its_changelog() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut shop = instance(kafka, &prefix, "one").spawn();
+    shop.wait_until_ready();
+    assert_eq!(shop.post("/v1/events", orders(0..40)).status(), 202);
+    until("all count", LIMIT, || earned(kafka, &prefix).len() == 40);
+    assert!(shop.stop().success(), "{}", shop.stderr());
+    let data = shop.files().join("tillflow-data");
+    for store in (0..4).map(|n| data.join(format!("customers-{n}"))) {
+        let tables = fs::read_dir(&store).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "sst"));
+        let manifest = fs::read_dir(&store)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("MANIFEST"));
+        for file in tables.chain(manifest) {
+            let size = fs::metadata(&file).unwrap().len();
+            fs::write(&file, vec![0x5a; size as usize / 2]).unwrap();
+        }
+    }
+    let damaged = instance(kafka, &prefix, "one").in_directory_of(shop.files()).finish();
+    says(&damaged, 1, &["customers-", "damaged", "rebuilt from the log"]);
+    for n in 0..4 {
+        fs::remove_dir_all(data.join(format!("customers-{n}"))).unwrap();
+    }
+    shop.start_again();
+    shop.wait_until_ready();
+    assert_eq!(shop.post("/v1/events", orders(30..50)).status(), 202);
+    until("new ones count, and known ones not again", LIMIT, || earned(kafka, &prefix).len() >= 50);
+    assert_eq!(earned(kafka, &prefix), (0..50).collect::<Vec<_>>());
+    assert_eq!(shop.json("/v1/users/u1/loyalty")["balance"], json!(points_of(kafka, &prefix, "u1")));
+    assert!(shop.stop().success(), "{}", shop.stderr());
+}
+
+/// The older of two with one name ends by itself and says so; the newer has all partitions and goes on.
+fn one_name_twice(busy: bool) {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut older = instance(kafka, &prefix, "till-7").spawn();
+    older.wait_until_ready();
+    assert_eq!(older.post("/v1/events", orders(0..100)).status(), 202);
+    let mut newer = instance(kafka, &prefix, "till-7").spawn();
+    let (started, mut sent) = (Instant::now(), 100);
+    until("the older one ends", Duration::from_secs(30), || {
+        if busy && newer.post("/v1/events", orders(sent..sent + 10)).status() == 202 {
+            sent += 10;
+        }
+        assert!(newer.process().is_running(), "{}", newer.stderr());
+        !older.process().is_running()
+    });
+    eprintln!("the older ended after {:.1?}", started.elapsed());
+    let (exit, said) = (older.process().wait(LIMIT), older.stderr());
+    let last = said.lines().rfind(|l| l.starts_with("tillflow:")).unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(exit.code(), Some(1), "{said}");
+    assert!(last.contains("till-7") && last.contains("instance.id"), "{last}");
+
+    newer.wait_until_ready();
+    assert_eq!(newer.post("/v1/events", orders(sent..sent + 100)).status(), 202);
+    sent += 100;
+    until("each order counts", LIMIT, || earned(kafka, &prefix).len() >= sent as usize);
+    assert_eq!(earned(kafka, &prefix), (0..sent).collect::<Vec<_>>());
+    assert!(newer.process().is_running());
+    assert!(newer.stop().success(), "{}", newer.stderr());
+}
+
+#[test]
+fn of_two_idle_instances_with_one_name_the_older_ends_and_names_it() {
+    one_name_twice(false);
+}
+
+#[test]
+fn of_two_busy_instances_with_one_name_the_older_ends_and_names_it() {
+    one_name_twice(true);
+}
+
+#[test]
+fn transactions_that_are_denied_end_it_with_1_and_once_allowed_nothing_is_lost() {
+    let kafka = Kafka::setup().with_rights().start();
+    let prefix = kafka.prefix();
+    let mut shop = instance(&kafka, &prefix, "one").spawn();
+    shop.wait_until_ready();
+    assert_eq!(shop.post("/v1/events", orders(0..20)).status(), 202);
+    until("they count", LIMIT, || earned(&kafka, &prefix).len() == 20);
+    let id = format!("{prefix}app.");
+    let rule =
+        ["--transactional-id", id.as_str(), "--resource-pattern-type", "prefixed", "--deny-principal", "User:*", "--operation", "Write"];
+    kafka.acls(&[&["--add"], &rule[..]].concat());
+    // Those that are in the log already are not lost by what follows.
+    assert_eq!(shop.post("/v1/events", orders(20..40)).status(), 202);
+    let exit = shop.process().wait(LIMIT);
+    let said = shop.stderr();
+    let last = said.lines().rfind(|l| l.starts_with("tillflow:")).unwrap_or_default();
+    assert!(
+        exit.code() == Some(1) && last.contains("Transactional Id authorization failed") && last.contains("docs/kafka.md"),
+        "{exit}: {said}"
+    );
+
+    let again = instance(&kafka, &prefix, "one").in_directory_of(shop.files()).finish();
+    says(&again, 1, &[&format!("transactional id {id}"), "grant the rights", "docs/kafka.md"]);
+    kafka.acls(&[&["--remove", "--force"], &rule[..]].concat());
+    shop.start_again();
+    shop.wait_until_ready();
+    until("all count", LIMIT, || earned(&kafka, &prefix).len() >= 40);
+    assert_eq!(earned(&kafka, &prefix), (0..40).collect::<Vec<_>>());
+    assert!(shop.stop().success(), "{}", shop.stderr());
+}
