@@ -140,7 +140,8 @@ fn the_doctor_names_what_is_wrong_and_how_to_mend_it() {
     }
     assert_eq!(status(&well, "redis"), "ok");
     let on_kafka = || doctor().set("brokers", kafka.bootstrap()).set("topics.prefix", &prefix);
-    assert_eq!(status(&on_kafka().finish().ok(), "kafka"), "warning", "its topics are missing, and run creates them");
+    let bare = on_kafka().finish();
+    assert_eq!(status(&bare, "kafka"), "warning", "its topics are missing, and run creates them: {}", bare.stdout);
     assert_eq!(status(&on_kafka().set("topics.create", false).finish(), "kafka"), "failed");
     let _ = Tillflow::command(["topics", "apply"]).set("brokers", kafka.bootstrap()).set("topics.prefix", &prefix).finish().ok();
     until("the topics are there", LONG, || status(&on_kafka().finish(), "kafka") == "ok");
