@@ -182,15 +182,29 @@ impl<L: Log> Worker<L> {
     }
 
     /// Opens a task that is now this worker's: its store, then (where the log has changelogs) what the store lacks.
+    ///
+    /// Where the log does not answer or the disk is full, that is tried again later.
     fn open(&mut self, number: u32) -> Result<(), WorkerError> {
         let place = Place { partition: number, partitions: self.partitions };
-        let inputs: Vec<_> = self.inputs.iter().map(|&topic| TopicPartition { topic, partition: number }).collect();
-        self.log.settle(&inputs)?;
-        let opened = self.log.open(number)?;
         let view = TaskView { place, state: None, lag: 0, clock: Timestamp::MIN, drained: false, restored: None };
         self.tasks.set(self.group.name, number, view);
-        self.restoring.insert(number, Restoring::new(opened, inputs, place));
+        match self.try_open(place) {
+            Ok(restoring) => drop(self.restoring.insert(number, restoring)),
+            Err(e) if passes(&e) => {
+                tracing::warn!(group = self.group.name, partition = number, "can't be opened now, trying again: {e}");
+                self.reopening.insert(number);
+                self.shared.config.wall.sleep(DISK_BACKOFF);
+            }
+            Err(e) => return Err(e.into()),
+        }
         Ok(())
+    }
+
+    fn try_open(&mut self, place: Place) -> Result<Restoring, LogError> {
+        let inputs: Vec<_> = self.inputs.iter().map(|&topic| TopicPartition { topic, partition: place.partition }).collect();
+        self.log.settle(&inputs)?;
+        let opened = self.log.open(place.partition)?;
+        Ok(Restoring::new(opened, inputs, place))
     }
 
     fn give_up(&mut self, partitions: &[u32]) -> Result<(), WorkerError> {
@@ -208,7 +222,17 @@ impl<L: Log> Worker<L> {
         if self.restoring.is_empty() {
             return Ok(());
         }
-        restore::slice(&mut self.log, &mut self.restoring, self.group.name, &self.tasks, &self.shared.metrics)?;
+        match restore::slice(&mut self.log, &mut self.restoring, self.group.name, &self.tasks, &self.shared.metrics) {
+            Err(e) if passes(&e) => {
+                // From where the stores stand: what was read and not written would be missed.
+                tracing::warn!(group = self.group.name, "restoring begins again: {e}");
+                self.reopening.extend(self.restoring.keys());
+                self.restoring.clear();
+                self.shared.config.wall.sleep(DISK_BACKOFF);
+                return Ok(());
+            }
+            result => result?,
+        }
         if !self.globals.loaded() {
             return Ok(());
         }
@@ -355,4 +379,9 @@ impl<L: Log> Worker<L> {
         }
         metrics.pending_bytes.with_label_values(&[group]).set(bytes as i64);
     }
+}
+
+/// Whether an error may be over some time later.
+fn passes(error: &LogError) -> bool {
+    matches!(error, LogError::Unavailable(_) | LogError::State(StateError::Full { .. }))
 }
