@@ -1,6 +1,6 @@
 //! Whether two runs came to the same, by the class that `topics.yaml` states for each output.
 
-use crate::{Scratch, Tillflow, cluster::PARTITIONS, workload::Workload};
+use crate::{Scratch, Tillflow, cluster::PARTITIONS, model::NaiveLoyalty, workload::Workload};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use tillflow_schemas::{Catalog, Class, Role};
@@ -52,6 +52,24 @@ pub fn assert_nothing_is_empty(outputs: &Outputs, but: &[&str]) {
     for topic in catalog.topics().iter().filter(|t| t.role == Role::Output && t.class.is_some_and(|c| c < Class::C)) {
         assert!(!outputs[&topic.name].is_empty() || but.contains(&topic.name.as_str()), "{} is empty", topic.name);
     }
+}
+
+/// The accounts of a naive model that the last `loyalty_updates` of a run state otherwise.
+#[must_use]
+pub fn wrong_points(points: &NaiveLoyalty, outputs: &Outputs) -> Vec<String> {
+    let mut last = BTreeMap::new();
+    for (user, entry) in outputs.get("loyalty_updates").into_iter().flatten() {
+        last.insert(user.as_str(), entry);
+    }
+    let mut wrong = Vec::new();
+    for user in points.users() {
+        let expected = points.account(user);
+        let (balance, lifetime) = last.get(user).map_or((Some(0), Some(0)), |e| (e["balance"].as_i64(), e["lifetime_points"].as_i64()));
+        if balance != Some(expected.balance) || lifetime != Some(expected.lifetime_points) {
+            wrong.push(format!("points of {user}: expected {expected:?}, found {balance:?} of {lifetime:?}"));
+        }
+    }
+    wrong
 }
 
 /// How two runs differ in classes A (the same sequence a key) and B (the same last value a key). Class C is never

@@ -4,7 +4,6 @@
 //! It knows orders, refunds (of a named order or of none), cancellations, the monthly challenge and expiry, since all
 //! of these come from `user_events` alone. It takes amounts at face value and events in time order.
 
-use crate::compare::Outputs;
 use std::collections::{BTreeMap, BTreeSet};
 use tillflow_schemas::{Money, Timestamp, UserEvent, UserEventKind};
 
@@ -51,24 +50,6 @@ struct Bought {
 }
 
 impl NaiveLoyalty {
-    /// The accounts that the last `loyalty_updates` of a run state otherwise.
-    #[must_use]
-    pub fn differences(&self, outputs: &Outputs) -> Vec<String> {
-        let mut last = BTreeMap::new();
-        for (user, entry) in outputs.get("loyalty_updates").into_iter().flatten() {
-            last.insert(user.as_str(), entry);
-        }
-        let mut wrong = Vec::new();
-        for user in self.users() {
-            let expected = self.account(user);
-            let (balance, lifetime) = last.get(user).map_or((Some(0), Some(0)), |e| (e["balance"].as_i64(), e["lifetime_points"].as_i64()));
-            if balance != Some(expected.balance) || lifetime != Some(expected.lifetime_points) {
-                wrong.push(format!("points of {user}: expected {expected:?}, found {balance:?} of {lifetime:?}"));
-            }
-        }
-        wrong
-    }
-
     /// Takes the next event; guests and anonymous visitors have no account.
     pub fn feed(&mut self, event: &UserEvent) {
         let Some(user) = &event.user_id else { return };

@@ -2,7 +2,10 @@
 //! the same input, by the classes of `topics.yaml`; and points are what the naive model of the programme says.
 
 use super::scenario::{Arrival, Expected, Making, Scenario};
-use crate::{compare::Outputs, model::NaiveLoyalty};
+use crate::{
+    compare::{Outputs, wrong_points},
+    model::NaiveLoyalty,
+};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tillflow_engine::log::{
@@ -116,7 +119,7 @@ impl Scenario for Shop {
         }
         let end = last.plus(Duration::from_secs(3_600));
         points.advance(end);
-        let accounts = move |outputs: &Outputs| points.differences(outputs);
+        let accounts = move |outputs: &Outputs| wrong_points(&points, outputs);
         Making {
             groups: tillflow_processors::groups(&Map::new()),
             catalog,
