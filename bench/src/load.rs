@@ -5,11 +5,16 @@
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
+use std::fmt::Write;
 use tillflow_schemas::Timestamp;
 
 /// 2026-01-01T00:00:00Z.
 const START_MS: i64 = 1_767_225_600_000;
 const EXPONENT: f64 = 1.05;
+/// Stock levels are below.
+const STOCK: usize = 180;
+/// After how many events a stock level changes.
+const EVENTS_A_STOCK_CHANGE: u64 = 100;
 
 /// Draws numbers below a limit by Zipf's law.
 struct Zipf(Vec<f64>);
@@ -34,73 +39,86 @@ impl Zipf {
     }
 }
 
+fn at(event: u64) -> Timestamp {
+    Timestamp::from_millis(START_MS.saturating_add_unsigned(event))
+}
+
 /// The traffic of `events` events, as (user, event).
-pub fn events(events: u64, users: usize, products: usize, seed: u64) -> impl Iterator<Item = (String, Value)> {
+pub fn events(events: u64, users: usize, products: usize, seed: u64) -> impl Iterator<Item = (String, String)> {
     let mut random = StdRng::seed_from_u64(seed);
     let (users, products) = (Zipf::below(users), Zipf::below(products));
     (0..events).map(move |i| {
         let user = format!("u{}", users.draw(&mut random));
-        let at = Timestamp::from_millis(START_MS.saturating_add_unsigned(i));
-        let mut event = serde_json::Map::from_iter(
-            [("event_id", json!(format!("{seed:x}-{i:012x}"))), ("user_id", json!(user)), ("timestamp", json!(at))]
-                .map(|(k, v)| (k.to_owned(), v)),
-        );
-        let mut set = |field: &str, value: Value| drop(event.insert(field.to_owned(), value));
-        match random.random_range(0..100) {
-            0..80 => {
-                set("event_type", json!("product_viewed"));
-                set("product_id", json!(format!("p{}", products.draw(&mut random))));
-            }
+        // As long as a UUID, which it stands for.
+        let mut event =
+            format!(r#"{{"event_id":"{seed:08x}-0000-4000-8000-{i:012x}","user_id":"{user}","timestamp":"{}","event_type":"#, at(i));
+        let random = &mut random;
+        // Writing to a string can't fail.
+        let _ = match random.random_range(0..100) {
+            0..80 => write!(event, r#""product_viewed","product_id":"p{}"}}"#, products.draw(random)),
             80..92 => {
-                set("event_type", json!("added_to_cart"));
-                set("product_id", json!(format!("p{}", products.draw(&mut random))));
-                set("quantity", json!(random.random_range(1..4)));
+                write!(event, r#""added_to_cart","product_id":"p{}","quantity":{}}}"#, products.draw(random), random.random_range(1..4))
             }
-            92..96 => {
-                set("event_type", json!("checkout_started"));
-                set("cart_id", json!(format!("c{i}")));
-            }
-            _ => {
-                let cents: Vec<u32> = (0..random.random_range(1..5)).map(|_| random.random_range(500..15_000)).collect();
-                let amount = |cents: u32| format!("{}.{:02}", cents / 100, cents % 100);
-                let items: Vec<Value> = cents
-                    .iter()
-                    .map(|c| json!({"product_id": format!("p{}", products.draw(&mut random)), "quantity": 1, "price": amount(*c)}))
-                    .collect();
-                set("event_type", json!("order_completed"));
-                set("order_id", json!(format!("o{i}")));
-                set("total_amount", json!(amount(cents.iter().sum())));
-                set("items", json!(items));
-            }
-        }
-        (user, Value::Object(event))
+            92..96 => write!(event, r#""checkout_started","cart_id":"c{i}"}}"#),
+            _ => order(&mut event, i, &products, random),
+        };
+        (user, event)
     })
 }
 
-/// A record and a stock level of every product, as (product, record).
-pub fn catalogue(products: usize) -> impl Iterator<Item = (String, Value, Value)> {
+fn order(event: &mut String, i: u64, products: &Zipf, random: &mut StdRng) -> std::fmt::Result {
+    let cents: Vec<u32> = (0..random.random_range(1..5)).map(|_| random.random_range(500..15_000)).collect();
+    let amount = |cents: u32| format!("{}.{:02}", cents / 100, cents % 100);
+    let items = cents.iter().map(|c| format!(r#"{{"product_id":"p{}","quantity":1,"price":{}}}"#, products.draw(random), amount(*c)));
+    let items: Vec<String> = items.collect();
+    write!(event, r#""order_completed","order_id":"o{i}","total_amount":{},"items":[{}]}}"#, amount(cents.iter().sum()), items.join(","))
+}
+
+/// The stock of every product, then changes beside `events` events, as (product, record).
+pub fn stock(events: u64, products: usize, seed: u64) -> impl Iterator<Item = (String, String)> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let drawn = Zipf::below(products);
+    let first = (0..products).map(|n| (n, n * 37 % STOCK, at(0)));
+    let later = (1..=events / EVENTS_A_STOCK_CHANGE)
+        .map(move |n| (drawn.draw(&mut random), random.random_range(0..STOCK), at(n * EVENTS_A_STOCK_CHANGE)));
+    first.chain(later).map(|(product, stock, at)| {
+        (format!("p{product}"), format!(r#"{{"product_id":"p{product}","stock_level":{stock},"last_updated":"{at}"}}"#))
+    })
+}
+
+/// A record of every product, as (product, record).
+pub fn catalogue(products: usize) -> impl Iterator<Item = (String, Value)> {
     (0..products).map(|n| {
         let id = format!("p{n}");
         let product =
             json!({"product_id": id, "name": id, "category": format!("c{}", n % 20), "base_price": format!("{}.00", 20 + n % 180)});
-        let stock = json!({"product_id": id, "stock_level": 10 + n * 7 % 190, "last_updated": Timestamp::from_millis(START_MS)});
-        (id, product, stock)
+        (id, product)
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tillflow_schemas::Event;
 
     #[test]
     fn the_same_seed_gives_the_same_traffic_with_the_mix_that_is_stated() {
-        let kinds = |seed| {
-            events(20_000, 1_000, 500, seed).map(|(_, e)| e["event_type"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
-        };
-        let traffic = kinds(7);
-        assert_eq!(traffic, kinds(7));
-        assert_ne!(traffic, kinds(8));
-        let share = |kind: &str| traffic.iter().filter(|k| *k == kind).count() as f64 / 20_000.0;
+        let traffic: Vec<_> = events(20_000, 1_000, 500, 7).collect();
+        assert_eq!(traffic, events(20_000, 1_000, 500, 7).collect::<Vec<_>>());
+        assert_ne!(traffic, events(20_000, 1_000, 500, 8).collect::<Vec<_>>());
+        let share = |kind: &str| traffic.iter().filter(|(_, e)| e.contains(kind)).count() as f64 / 20_000.0;
         assert!((share("product_viewed") - 0.8).abs() < 0.02 && (share("order_completed") - 0.04).abs() < 0.01);
+        for (user, event) in &traffic {
+            assert_eq!(Event::decode("user_event", None, Some(event.as_bytes())).unwrap().key(), Some(user.as_str()));
+        }
+    }
+
+    #[test]
+    fn every_product_has_a_stock_at_first_and_one_in_a_hundred_events_changes_one() {
+        let stock: Vec<_> = stock(1_000, 50, 7).collect();
+        assert_eq!(stock.len(), 50 + 10);
+        for (product, record) in &stock {
+            assert_eq!(Event::decode("inventory", None, Some(record.as_bytes())).unwrap().key(), Some(product.as_str()));
+        }
     }
 }

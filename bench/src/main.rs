@@ -1,23 +1,30 @@
-//! Side by side on one real broker, in one run and on the same bytes: Tillflow with its default rules, and a bare
-//! transactional copy.
+//! Side by side on one real broker, in one run and on the same bytes: a bare transactional copy, the peers' job on
+//! Tillflow's engine, and Tillflow with its default rules.
 
 mod copy;
 mod load;
+mod peer;
+mod product;
 mod usage;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use clap::{Parser, Subcommand, ValueEnum};
+use peer::{Mode, check, instance::Instance, model::Model, run};
+use serde_json::{Map, Value, json};
 use std::{
+    io,
     path::PathBuf,
     process::{Command, Stdio},
-    time::{Duration, Instant},
 };
-use tillflow_tests::{Kafka, Tillflow, cluster::Shop, until};
+use tillflow_tests::{Kafka, cluster::Shop};
+use tracing_subscriber::EnvFilter;
 
-const LONG: Duration = Duration::from_secs(3_600);
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Records handed to the producer at once.
 const BATCH: usize = 50_000;
+const SEED: u64 = 7;
 
 /// The side-by-side benchmark.
 #[derive(Parser)]
@@ -34,6 +41,12 @@ struct Arguments {
     /// Workers a task group.
     #[arg(long, default_value_t = 1)]
     workers: u32,
+    /// Who runs.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "copy,exact,bounded,product")]
+    contenders: Vec<Contender>,
+    /// Whether the peers' job is compared with a model on one thread.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    check: bool,
     /// Where the figures go, as JSON.
     #[arg(long, default_value = "bench.json")]
     json: PathBuf,
@@ -41,117 +54,157 @@ struct Arguments {
     part: Option<Part>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Contender {
+    /// The bare transactional copy.
+    Copy,
+    /// The peers' job, every pair counted.
+    Exact,
+    /// The peers' job, neighbours bounded.
+    Bounded,
+    /// The product with its default rules.
+    Product,
+}
+
+impl Contender {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Copy => "bare transactional copy",
+            Self::Exact => "peers' job, every pair",
+            Self::Bounded => "peers' job, bounded",
+            Self::Product => "tillflow, default rules",
+        }
+    }
+}
+
 #[derive(Subcommand)]
 enum Part {
     /// The bare copy alone, in a process of its own so that what it uses can be told.
     #[command(hide = true)]
     Copy { brokers: String, input: String, output: String },
+    /// An instance of the peers' job alone.
+    #[command(hide = true)]
+    Instance(Instance),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Part::Copy { brokers, input, output }) = &arguments.part {
-        let seconds = copy::copy(brokers, input, output)?;
-        let used = usage::of(std::process::id()).context("/proc can't be read")?;
-        println!("{}", json!({"seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb}));
-        return Ok(());
-    }
-    let kafka = Kafka::setup().for_load().heap_mb(1_024).start();
-    let shop = Shop::new(&kafka, &kafka.bootstrap());
-    let bytes = fill(&kafka, &shop, &arguments);
-    eprintln!("{} events, {:.0} MB", arguments.events, bytes as f64 / 1e6);
-    let copied = bare_copy(&kafka, &shop)?;
-    let processed = tillflow(&shop, &arguments)?;
-    report(&arguments, bytes, &copied, &processed)
-}
-
-/// Writes the workload; returns the bytes of the events.
-fn fill(kafka: &Kafka, shop: &Shop, arguments: &Arguments) -> usize {
-    let (products, stock): (Vec<_>, Vec<_>) = load::catalogue(arguments.products)
-        .map(|(id, product, stock)| ((id.clone(), product.to_string()), (id, stock.to_string())))
-        .unzip();
-    kafka.send(&shop.topic("products"), products);
-    kafka.send(&shop.topic("inventory"), stock);
-    let mut bytes = 0;
-    let mut events = load::events(arguments.events, arguments.users, arguments.products, 7).peekable();
-    while events.peek().is_some() {
-        let batch: Vec<_> = events.by_ref().take(BATCH).map(|(user, event)| (user, event.to_string())).collect();
-        bytes += batch.iter().map(|(_, event)| event.len()).sum::<usize>();
-        kafka.send(&shop.topic("user_events"), batch);
-    }
-    bytes
-}
-
-fn bare_copy(kafka: &Kafka, shop: &Shop) -> Result<Value> {
-    let output = shop.topic("copy");
-    kafka.create_topic(&output, tillflow_tests::cluster::PARTITIONS as i32, &[]);
-    let program = std::env::current_exe()?;
-    let run =
-        Command::new(program).args(["copy", &kafka.bootstrap(), &shop.topic("user_events"), &output]).stdout(Stdio::piped()).output()?;
-    if !run.status.success() {
-        bail!("the bare copy failed: {}", run.status);
-    }
-    Ok(serde_json::from_slice(&run.stdout)?)
-}
-
-fn tillflow(shop: &Shop, arguments: &Arguments) -> Result<Value> {
-    let mut instance: Tillflow = shop.instance("bench", arguments.workers).spawn();
-    instance.wait_until_ready();
-    let started = Instant::now();
-    until("everything is processed", LONG, || shop.is_drained());
-    let seconds = started.elapsed().as_secs_f64();
-    let used = usage::of(instance.process().id()).context("/proc can't be read")?;
-    let metrics = instance.get("/metrics").text()?;
-    let sum =
-        |name: &str| metrics.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
-    let commits = sum("tillflow_commit_latency_seconds_count");
-    Ok(json!({
-        "seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb, "commits": commits,
-        "commit_ms_mean": 1_000.0 * sum("tillflow_commit_latency_seconds_sum") / commits.max(1.0),
-        "commit_ms_p99_at_most": percentile_ms(&metrics, 0.99),
-    }))
-}
-
-/// The upper bound of the histogram's bucket that holds the percentile, over all groups.
-fn percentile_ms(metrics: &str, share: f64) -> Option<f64> {
-    let mut buckets: Vec<(f64, f64)> = Vec::new();
-    for line in metrics.lines().filter(|l| l.starts_with("tillflow_commit_latency_seconds_bucket")) {
-        let bound = line.split("le=\"").nth(1)?.split('"').next()?.parse().unwrap_or(f64::INFINITY);
-        let count: f64 = line.rsplit(' ').next()?.parse().ok()?;
-        match buckets.iter_mut().find(|(b, _)| *b == bound) {
-            Some((_, sum)) => *sum += count,
-            None => buckets.push((bound, count)),
+    tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(told()).init();
+    match &arguments.part {
+        Some(Part::Copy { brokers, input, output }) => {
+            let seconds = copy::copy(brokers, input, output)?;
+            let used = usage::of(std::process::id()).context("/proc can't be read")?;
+            println!("{}", json!({"seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb}));
+            Ok(())
         }
+        Some(Part::Instance(instance)) => instance.run(),
+        None => compare(&arguments),
     }
-    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let all = buckets.last()?.1;
-    buckets.iter().find(|(_, count)| *count >= share * all).map(|(bound, _)| bound * 1_000.0)
 }
 
-fn report(arguments: &Arguments, bytes: usize, copied: &Value, processed: &Value) -> Result<()> {
-    let events = arguments.events as f64;
-    let row = |name: &str, run: &Value| {
-        let number = |field: &str| run[field].as_f64().unwrap_or(f64::NAN);
-        println!(
-            "{name:<28}{:>12.0}{:>16.1}{:>16.0}{:>18.1}{:>18.0}",
-            events / number("seconds"),
-            number("cpu_s") * 1e6 / events,
-            number("peak_rss_mb"),
-            number("commit_ms_mean"),
-            number("commit_ms_p99_at_most"),
-        );
-    };
-    println!(
-        "{:<28}{:>12}{:>16}{:>16}{:>18}{:>18}",
-        "", "events/s", "CPU-s/M events", "peak RSS (MB)", "commit mean (ms)", "commit p99 ≤ (ms)"
-    );
-    row("bare transactional copy", copied);
-    row("tillflow, default rules", processed);
+/// What is said on stderr: warnings, or what `RUST_LOG` asks for.
+fn told() -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rdkafka=off"))
+}
+
+fn compare(arguments: &Arguments) -> Result<()> {
+    // A cleaner that is at work in one run and not in the other would be a difference nobody asked for.
+    let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
+    let prefix = kafka.prefix();
+    run::create_topics(&kafka, &prefix, &[Mode::Exact, Mode::Bounded])?;
+    let events = run::input(&prefix, "user_event")?;
+    let mut model = Model::default();
+    let bytes = fill(&kafka, &events, arguments, &mut |event| if arguments.check { model.take(event) } else { Ok(()) })?;
+    kafka.send(&run::input(&prefix, "inventory")?, load::stock(arguments.events, arguments.products, SEED));
+    eprintln!("{} events, {:.0} MB", arguments.events, bytes as f64 / 1e6);
+    let mut figures = Map::new();
+    heading();
+    for contender in &arguments.contenders {
+        let drained = match contender {
+            Contender::Copy => bare_copy(&kafka, &events, &format!("{prefix}copy"))?,
+            Contender::Exact => peers(&kafka, &prefix, Mode::Exact, arguments, &model)?,
+            Contender::Bounded => peers(&kafka, &prefix, Mode::Bounded, arguments, &model)?,
+            Contender::Product => default_rules(&kafka, arguments)?,
+        };
+        row(contender.title(), arguments.events, &drained);
+        figures.insert(format!("{contender:?}").to_lowercase(), drained);
+    }
     let figures = json!({
         "events": arguments.events, "users": arguments.users, "products": arguments.products, "workers": arguments.workers,
-        "bytes": bytes, "copy": copied, "tillflow": processed,
+        "bytes": bytes, "drain": figures,
     });
     std::fs::write(&arguments.json, format!("{figures:#}\n")).with_context(|| format!("writing {}", arguments.json.display()))?;
     println!("written to {}", arguments.json.display());
     Ok(())
+}
+
+/// Writes the workload and shows each event to `look`; returns its bytes.
+fn fill(kafka: &Kafka, topic: &str, arguments: &Arguments, look: &mut dyn FnMut(&str) -> Result<()>) -> Result<usize> {
+    let mut bytes = 0;
+    let mut events = load::events(arguments.events, arguments.users, arguments.products, SEED).peekable();
+    while events.peek().is_some() {
+        let batch: Vec<_> = events.by_ref().take(BATCH).collect();
+        bytes += batch.iter().map(|(_, event)| event.len()).sum::<usize>();
+        batch.iter().try_for_each(|(_, event)| look(event))?;
+        kafka.send(topic, batch);
+    }
+    Ok(bytes)
+}
+
+fn bare_copy(kafka: &Kafka, input: &str, output: &str) -> Result<Value> {
+    kafka.create_topic(output, run::PARTITIONS as i32, &[]);
+    let program = std::env::current_exe()?;
+    let copied = Command::new(program).args(["copy", &kafka.bootstrap(), input, output]).stdout(Stdio::piped()).output()?;
+    if !copied.status.success() {
+        bail!("the bare copy failed: {}", copied.status);
+    }
+    Ok(serde_json::from_slice(&copied.stdout)?)
+}
+
+fn peers(kafka: &Kafka, prefix: &str, mode: Mode, arguments: &Arguments, model: &Model) -> Result<Value> {
+    let mut drained = run::drain(kafka, prefix, mode, arguments.workers)?;
+    if arguments.check {
+        let checked = check::check(model, mode, &drained.data(), &run::related(kafka, prefix, mode)?)?;
+        eprintln!("{}: as the model says: {checked}", mode.name());
+        if let Some(figures) = drained.figures.as_object_mut() {
+            figures.insert("checked".into(), checked);
+        }
+    }
+    Ok(drained.figures)
+}
+
+fn default_rules(kafka: &Kafka, arguments: &Arguments) -> Result<Value> {
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    kafka.send(&shop.topic("products"), load::catalogue(arguments.products).map(|(id, product)| (id, product.to_string())));
+    kafka.send(&shop.topic("inventory"), load::stock(arguments.events, arguments.products, SEED));
+    fill(kafka, &shop.topic("user_events"), arguments, &mut |_| Ok(()))?;
+    product::drain(&shop, arguments)
+}
+
+const COLUMNS: [(&str, &str); 6] = [
+    ("CPU-s/M events", "cpu_s"),
+    ("peak RSS (MB)", "peak_rss_mb"),
+    ("changelog (MB)", "changelog_mb"),
+    ("inner (MB)", "inner_mb"),
+    ("outputs (MB)", "output_mb"),
+    ("commit (ms)", "commit_ms_mean"),
+];
+
+fn heading() {
+    print!("{:<28}{:>12}", "", "events/s");
+    COLUMNS.iter().for_each(|(title, _)| print!("{title:>16}"));
+    println!();
+}
+
+fn row(name: &str, events: u64, run: &Value) {
+    let number = |field: &str| run[field].as_f64();
+    print!("{name:<28}{:>12.0}", events as f64 / number("seconds").unwrap_or(f64::NAN));
+    for (_, field) in COLUMNS {
+        let scale = if field == "cpu_s" { 1e6 / events as f64 } else { 1.0 };
+        match number(field) {
+            Some(value) => print!("{:>16.1}", value * scale),
+            None => print!("{:>16}", "-"),
+        }
+    }
+    println!();
 }

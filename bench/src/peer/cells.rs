@@ -1,0 +1,105 @@
+//! The counts of one product's neighbours: of all, or of a bounded number.
+
+use super::{
+    Mode,
+    bytes::{Reader, put_number},
+};
+use rustc_hash::FxHashMap;
+
+/// Neighbours kept of a product where they are bounded.
+pub const BOUND: usize = 128;
+
+/// The counts of one product's neighbours.
+pub enum Cells {
+    /// Of all.
+    Exact(FxHashMap<u32, u32>),
+    /// Of the most frequent, by Space-Saving (Metwally, Agrawal, El Abbadi 2005): where there is no room, the least
+    /// frequent makes it, and the newcomer takes its count over. So a count is never too low, and too high by at most
+    /// the least.
+    Bounded {
+        /// Who.
+        others: Vec<u32>,
+        /// How often.
+        counts: Vec<u32>,
+    },
+}
+
+impl Cells {
+    /// None yet.
+    pub fn new(mode: Mode) -> Self {
+        match mode {
+            Mode::Exact => Self::Exact(FxHashMap::default()),
+            Mode::Bounded => Self::Bounded { others: Vec::new(), counts: Vec::new() },
+        }
+    }
+
+    /// Counts once more; returns the count and whom it put out.
+    pub fn add(&mut self, other: u32) -> (u32, Option<u32>) {
+        match self {
+            Self::Exact(counts) => {
+                let count = counts.entry(other).or_insert(0);
+                *count = count.saturating_add(1);
+                (*count, None)
+            }
+            Self::Bounded { others, counts } => {
+                if let Some(count) = others.iter().position(|o| *o == other).and_then(|at| counts.get_mut(at)) {
+                    *count = count.saturating_add(1);
+                    return (*count, None);
+                }
+                if others.len() < BOUND {
+                    others.push(other);
+                    counts.push(1);
+                    return (1, None);
+                }
+                let least = counts.iter().enumerate().min_by_key(|(_, count)| **count).map(|(at, _)| at);
+                let Some((place, count)) = least.and_then(|at| Some((others.get_mut(at)?, counts.get_mut(at)?))) else {
+                    return (0, None);
+                };
+                *count = count.saturating_add(1);
+                (*count, Some(std::mem::replace(place, other)))
+            }
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
+        match self {
+            Self::Exact(counts) => Box::new(counts.iter().map(|(other, count)| (*other, *count))),
+            Self::Bounded { others, counts } => Box::new(others.iter().copied().zip(counts.iter().copied())),
+        }
+    }
+
+    /// Appends them.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let mut all: Vec<_> = self.iter().collect();
+        if matches!(self, Self::Exact(_)) {
+            all.sort_unstable();
+        }
+        let mut before = 0_u32;
+        for (other, count) in all {
+            // In the order of numbers the steps are small; a bounded list keeps its own, which decides who has to go.
+            put_number(other.wrapping_sub(before).into(), out);
+            put_number(count.into(), out);
+            before = other;
+        }
+    }
+
+    /// Reads what was written; `None` where it is something else.
+    pub fn read(mode: Mode, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut cells = Self::new(mode);
+        let mut before = 0_u32;
+        while !reader.is_empty() {
+            let other = before.wrapping_add(reader.small()?);
+            let count = reader.small()?;
+            match &mut cells {
+                Self::Exact(counts) => drop(counts.insert(other, count)),
+                Self::Bounded { others, counts } => {
+                    others.push(other);
+                    counts.push(count);
+                }
+            }
+            before = other;
+        }
+        Some(cells)
+    }
+}

@@ -1,0 +1,67 @@
+//! The job by which stream processors are compared: loyalty points, co-occurrence, demand and prices, on Tillflow's
+//! engine. Its rules are its own, not the product's.
+
+mod bytes;
+mod cells;
+pub mod check;
+mod counts;
+pub mod instance;
+mod loyalty;
+pub mod model;
+mod names;
+mod output;
+mod parcel;
+mod pricing;
+mod related;
+pub mod run;
+mod sessions;
+
+use clap::ValueEnum;
+use loyalty::Loyalty;
+use pricing::Pricing;
+use serde_json::Map;
+use sessions::Sessions;
+use std::sync::Arc;
+use tillflow_engine_api::Group;
+use tillflow_schemas::{Catalog, CatalogError, Inventory, UserEvent};
+
+/// How neighbours are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Every pair.
+    Exact,
+    /// A bounded number of neighbours a product.
+    Bounded,
+}
+
+impl Mode {
+    /// Its name, as topics carry it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Bounded => "bounded",
+        }
+    }
+}
+
+/// The job's topics.
+///
+/// # Errors
+/// None: the list is built in.
+pub fn catalog(mode: Mode, partitions: u32) -> Result<Arc<Catalog>, CatalogError> {
+    Catalog::parse(&include_str!("topics.yaml").replace("MODE", mode.name()), partitions).map(Arc::new)
+}
+
+/// The job's processors.
+pub fn groups(mode: Mode) -> Vec<Group> {
+    let settings = Map::new();
+    let products = Group::new::<Inventory>("products", Some("customers"), &settings);
+    let products = match mode {
+        Mode::Exact => products.with::<related::Exact>("neighbours"),
+        Mode::Bounded => products.with::<related::Bounded>("neighbours"),
+    };
+    vec![
+        Group::new::<UserEvent>("customers", None, &settings).with::<Loyalty>("loyalty").with::<Sessions>("sessions"),
+        products.with::<Pricing>("pricing"),
+    ]
+}
