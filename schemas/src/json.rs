@@ -4,6 +4,7 @@ use crate::{
     DecodeError, Money, Timestamp,
     error::{shorten, shorten_to},
 };
+use compact_str::CompactString;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
@@ -86,12 +87,12 @@ pub fn opt_text<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Er
 ///
 /// # Errors
 /// Anything else.
-pub fn text<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+pub fn text<'de, D: Deserializer<'de>, T: From<CompactString>>(d: D) -> Result<T, D::Error> {
     // Formats that do not say what follows, such as those of stores, only ever hold text here.
     if !d.is_human_readable() {
-        return String::deserialize(d);
+        return CompactString::deserialize(d).map(T::from);
     }
-    opt_text(d)?.ok_or_else(|| de::Error::invalid_type(de::Unexpected::Unit, &"text or a whole number"))
+    opt_text(d)?.map(|text| T::from(text.into())).ok_or_else(|| de::Error::invalid_type(de::Unexpected::Unit, &"text or a whole number"))
 }
 
 /// An identifier that must be there.

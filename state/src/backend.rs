@@ -1,7 +1,7 @@
 //! Where committed state lives: a sorted map of bytes. RocksDB in production, a `BTreeMap` in tests and simulation.
 
 use crate::Result;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Committed state, as readers see it.
 pub trait Read {
@@ -9,7 +9,7 @@ pub trait Read {
     ///
     /// # Errors
     /// When the storage fails.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>>;
 
     /// Visits the rows from `from` (inclusive) to `to` (exclusive; `None` is the end) in key order until `visit`
     /// returns false.
@@ -40,8 +40,8 @@ impl Memory {
 }
 
 impl Read for Memory {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.get(key).cloned())
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
+        Ok(self.0.get(key).map(|v| v.as_slice().into()))
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {

@@ -13,11 +13,12 @@ pub trait Key: Sized {
 
 /// Appends text in its ordered form.
 pub fn write_text(text: &str, out: &mut Vec<u8>) {
-    for &b in text.as_bytes() {
-        out.push(b);
-        if b == 0 {
-            out.push(0xff);
+    // Hardly any text holds a zero, so this is one copy.
+    for (n, part) in text.as_bytes().split(|b| *b == 0).enumerate() {
+        if n > 0 {
+            out.extend_from_slice(&[0, 0xff]);
         }
+        out.extend_from_slice(part);
     }
     out.extend_from_slice(&[0, 0]);
 }
@@ -26,20 +27,19 @@ pub fn write_text(text: &str, out: &mut Vec<u8>) {
 pub fn read_text(input: &mut &[u8]) -> Option<String> {
     let mut text = Vec::new();
     loop {
-        match *input {
-            [0, 0, rest @ ..] => {
+        let zero = input.iter().position(|b| *b == 0)?;
+        let (part, rest) = input.split_at_checked(zero)?;
+        text.extend_from_slice(part);
+        match *rest {
+            [0, 0, ref rest @ ..] => {
                 *input = rest;
                 return String::from_utf8(text).ok();
             }
-            [0, 0xff, rest @ ..] => {
+            [0, 0xff, ref rest @ ..] => {
                 text.push(0);
                 *input = rest;
             }
-            [0, ..] | [] => return None,
-            [b, rest @ ..] => {
-                text.push(*b);
-                *input = rest;
-            }
+            _ => return None,
         }
     }
 }

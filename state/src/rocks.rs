@@ -263,9 +263,10 @@ impl RocksBackend {
 }
 
 impl Read for RocksBackend {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
         let family = self.directory.family(self.family)?;
-        self.directory.db.get_cf(family, self.row(key)).map_err(|e| self.directory.fail(&e))
+        let value = self.directory.db.get_pinned_cf(family, self.row(key)).map_err(|e| self.directory.fail(&e))?;
+        Ok(value.map(|v| v.as_ref().into()))
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
@@ -293,9 +294,10 @@ struct SnapshotRead<'a> {
 }
 
 impl Read for SnapshotRead<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
         let family = self.backend.directory.family(self.backend.family)?;
-        self.snapshot.get_cf(family, self.backend.row(key)).map_err(|e| self.backend.directory.fail(&e))
+        let value = self.snapshot.get_pinned_cf(family, self.backend.row(key)).map_err(|e| self.backend.directory.fail(&e))?;
+        Ok(value.map(|v| v.as_ref().into()))
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {

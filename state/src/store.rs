@@ -122,15 +122,15 @@ impl Store {
 }
 
 impl Read for Store {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
         if let Some(row) = self.overlay.get(key) {
-            return Ok(row.as_ref().map(|v| v.to_vec()));
+            return Ok(row.clone());
         }
         if let Some(row) = self.cache.get(key) {
-            return Ok(row.map(|v| v.to_vec()));
+            return Ok(row);
         }
         let row = self.backend.get(key)?;
-        self.cache.keep(key.into(), row.as_deref().map(Into::into));
+        self.cache.keep(key.into(), row.clone());
         Ok(row)
     }
 

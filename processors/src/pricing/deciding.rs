@@ -1,7 +1,7 @@
 //! A decision from its inputs to what is published of it, and the product records that move a price by themselves.
 
 use super::{
-    Demand, Explanation, Facts, Inputs, PastPrice, Priced, Pricing, Score, decide,
+    Demand, Explanation, Facts, Inputs, PastPrice, Priced, Pricing, Score, Zone, decide,
     demand::days_before,
     guardrails::{Decision, Gate, direction},
     rules::InForce,
@@ -77,7 +77,7 @@ impl Pricing {
             return Ok(());
         };
         let stays = product.facts.as_ref().is_some_and(|old| (old.base, &old.currency) == (facts.base, &facts.currency));
-        let before = product.price();
+        let (before, is_first) = (product.price(), product.facts.is_none());
         let base = facts.base;
         product.facts = Some(facts);
         if !stays {
@@ -87,10 +87,19 @@ impl Pricing {
         self.start_hourly(id, product, at, cx)?;
         let Some((facts, (_, price))) = product.facts.as_ref().zip(product.price()) else { return Ok(()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
-        match in_force.parameters {
-            Ok(p) if facts.limits().broken_by(price.decimal(), &p, facts.digits()) => self.decide_at(id, Trigger::Limit, at, cx),
-            _ => Ok(()),
+        let Ok(p) = in_force.parameters else { return Ok(()) };
+        if facts.limits().broken_by(price.decimal(), &p, facts.digits()) {
+            self.decide_at(id, Trigger::Limit, at, cx)?;
         }
+        // Stock levels known before the product: those outside low..high, and each change of zone, are crossings of now on.
+        let mut before = Zone::Moderate;
+        for (since, level) in product.stock_from(at).filter(|_| is_first) {
+            let zone = Zone::of(level, &p);
+            if std::mem::replace(&mut before, zone) != zone {
+                self.decide_at(id, Trigger::Stock, since.max(at), cx)?;
+            }
+        }
+        Ok(())
     }
 
     /// The shop states a base price: it is the price at once, and drift begins anew.
@@ -143,17 +152,19 @@ impl Pricing {
         let Some(facts) = &product.facts else { return Ok(Default::default()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
         let prior = in_force.parameters.map_or(Decimal::new(2, 2), |p| p.conversion_prior.0);
-        Ok((in_force.rule, self.demand_at(id, at, cx)?.figures(at, prior).score))
+        Ok((in_force.rule, self.demand_at(id, at, cx)?.0.figures(at, prior).score))
     }
 
-    fn demand_at(&self, id: &ProductId, at: Timestamp, cx: &Context<'_>) -> Result<Demand> {
-        let mut demand = Demand::default();
+    /// Demand as of `at`, and whether there are rows of it at all.
+    fn demand_at(&self, id: &ProductId, at: Timestamp, cx: &Context<'_>) -> Result<(Demand, bool)> {
+        let (mut demand, mut any) = (Demand::default(), false);
         for day in days_before(at) {
             if let Some(row) = cx.get(&self.tables.demand, &(id.clone(), day))? {
                 demand.add_day(day, &row, at);
+                any = true;
             }
         }
-        Ok(demand)
+        Ok((demand, any))
     }
 
     /// Decides for now, the time of the timer. Returns whether the product may rest.
@@ -167,7 +178,8 @@ impl Pricing {
             Ok(p) => (p, None),
             Err(e) => (super::PricingParameters::default(), Some(e)),
         };
-        let mut demand = self.demand_at(id, now, cx)?.figures(now, parameters.conversion_prior.0);
+        let (demand, in_demand) = self.demand_at(id, now, cx)?;
+        let mut demand = demand.figures(now, parameters.conversion_prior.0);
         if let Some(by_hand) = parameters.demand_score {
             demand.score = Score::by_hand(by_hand.0);
         }
@@ -218,7 +230,7 @@ impl Pricing {
         if decision.gate.is_none() && self.publish_change(id, product, &facts, explanation, markdown, cx)? {
             return Ok(false);
         }
-        self.may_rest(id, product, decision.gate, &parameters, cx)
+        if in_demand { Ok(false) } else { self.may_rest(id, product, decision.gate, &parameters, cx) }
     }
 
     /// Publishes a change, and puts it in force unless it is a shadow. Returns whether anything was new.

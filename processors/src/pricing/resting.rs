@@ -17,7 +17,7 @@ const RULES_SEEN_WITHIN: Duration = Duration::from_secs(15 * 60);
 const WATCH: &str = "\u{1}";
 
 impl Pricing {
-    /// Whether nothing but news can change the price, after a decision that changed nothing.
+    /// Whether nothing but news can change the price, after a decision that changed nothing and saw no demand.
     pub(super) fn may_rest(
         &self,
         id: &ProductId,
@@ -32,6 +32,7 @@ impl Pricing {
         if passes || markdown_due || !product.is_steady(now) || !product.is_settled(now) {
             return Ok(false);
         }
+        // Nothing until now, but it may be read ahead of the clock.
         let mut demand = false;
         cx.scan(&self.tables.demand, id, |_, _| {
             demand = true;

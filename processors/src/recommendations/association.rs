@@ -10,18 +10,27 @@ use super::{
     RecommendationsSettings,
     neighbours::{Known, Memory, Neighbours},
 };
-use tillflow_schemas::Related;
+use std::{cmp::Reverse, collections::BinaryHeap};
+use tillflow_schemas::{ProductId, Related};
 
-/// The product's published neighbours, best first.
+/// The product's published neighbours, best first; ties by id.
 pub fn related(of: &Neighbours, memory: &Memory, settings: &RecommendationsSettings) -> Vec<Related> {
-    let mut list: Vec<(u64, u64, &super::neighbours::Neighbour)> =
-        of.list.iter().map(|n| (n.weight(of.newest, memory), n.count(of.newest, memory), n)).collect();
-    let weight: u64 = list.iter().fold(0, |all, (w, ..)| all.saturating_add(*w));
-    let pairs: u64 = list.iter().fold(0, |all, (_, n, _)| all.saturating_add(*n));
-    list.retain(|(w, n, neighbour)| *w > 0 && stands_out(*n, pairs, &neighbour.known, settings));
-    list.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.2.other.cmp(&b.2.other)));
-    list.truncate(settings.related);
-    list.into_iter().map(|(w, count, n)| Related { product_id: n.other.clone(), score: rounded(w as f64 / weight as f64), count }).collect()
+    let (mut weight, mut pairs) = (0_u64, 0_u64);
+    let mut candidates: Vec<(u64, Reverse<&ProductId>, u64, &Known)> = Vec::with_capacity(of.list.len());
+    for neighbour in &of.list {
+        let (w, n) = (neighbour.weight(of.newest, memory), neighbour.count(of.newest, memory));
+        (weight, pairs) = (weight.saturating_add(w), pairs.saturating_add(n));
+        if w > 0 {
+            candidates.push((w, Reverse(&neighbour.other), n, &neighbour.known));
+        }
+    }
+    // Only the heaviest are looked at closely: of thousands of neighbours some twenty are published.
+    let mut heaviest = BinaryHeap::from(candidates);
+    std::iter::from_fn(|| heaviest.pop())
+        .filter(|(.., count, known)| stands_out(*count, pairs, known, settings))
+        .take(settings.related)
+        .map(|(w, Reverse(other), count, _)| Related { product_id: other.clone(), score: rounded(w as f64 / weight as f64), count })
+        .collect()
 }
 
 /// To six digits: the same on every machine, and short on the wire.

@@ -120,34 +120,56 @@ fn known(source: u32, pair: &ItemPair) -> Known {
 impl Neighbours {
     /// Adds pairs, each with its source, in any order.
     pub fn add<'a>(&mut self, pairs: impl IntoIterator<Item = (u32, &'a ItemPair)>, memory: &Memory) {
+        let mut pairs: Vec<(u32, &ItemPair)> = pairs.into_iter().collect();
+        let newest = pairs.iter().map(|(_, pair)| bucket(pair)).fold(self.newest, i64::max);
+        if newest > self.newest {
+            self.newest = newest;
+            self.fade(memory);
+        }
+        pairs.retain(|(_, pair)| memory.holds(bucket(pair), newest));
+        pairs.sort_by(|(_, a), (_, b)| a.other.cmp(&b.other));
         let mut fresh: Vec<Neighbour> = Vec::new();
-        for (source, pair) in pairs {
-            self.newest = self.newest.max(bucket(pair));
-            let found = self.list.binary_search_by(|n| n.other.cmp(&pair.other)).ok().and_then(|i| self.list.get_mut(i));
-            match found.or_else(|| fresh.iter_mut().find(|n| n.other == pair.other)) {
-                Some(neighbour) => neighbour.add(source, pair),
-                None => {
-                    let mut neighbour = Neighbour { other: pair.other.clone(), known: known(source, pair), sums: Vec::new() };
-                    neighbour.add(source, pair);
-                    fresh.push(neighbour);
+        let mut from = 0;
+        for same in pairs.chunk_by(|(_, a), (_, b)| a.other == b.other) {
+            let Some((source, first)) = same.first() else { continue };
+            // Both lie in the order of ids: the search goes on where the last one ended.
+            let rest = self.list.get_mut(from..).unwrap_or_default();
+            let neighbour = match rest.binary_search_by(|n| n.other.cmp(&first.other)) {
+                Ok(at) => {
+                    from += at;
+                    rest.get_mut(at)
                 }
+                Err(at) => {
+                    from += at;
+                    fresh.push(Neighbour { other: first.other.clone(), known: known(*source, first), sums: Vec::new() });
+                    fresh.last_mut()
+                }
+            };
+            if let Some(neighbour) = neighbour {
+                same.iter().for_each(|(source, pair)| neighbour.add(*source, pair));
             }
         }
         if !fresh.is_empty() {
             self.list.append(&mut fresh);
+            // Two runs in order: one merge.
             self.list.sort_by(|a, b| a.other.cmp(&b.other));
+            self.forget(memory);
         }
-        self.forget(memory);
     }
 
-    /// Drops buckets that can never count again, and above the cap (with a quarter of slack, so that newcomers can
-    /// gather weight before they are judged) the lightest neighbours.
+    /// Drops buckets that can never count again, and neighbours of which nothing is left.
+    fn fade(&mut self, memory: &Memory) {
+        let newest = self.newest;
+        self.list.retain_mut(|neighbour| {
+            neighbour.sums.retain(|s| memory.holds(s.bucket, newest));
+            !neighbour.sums.is_empty()
+        });
+    }
+
+    /// Above the cap (with a quarter of slack, so that newcomers can gather weight before they are judged) the lightest
+    /// neighbours go.
     fn forget(&mut self, memory: &Memory) {
         let newest = self.newest;
-        for neighbour in &mut self.list {
-            neighbour.sums.retain(|s| memory.holds(s.bucket, newest));
-        }
-        self.list.retain(|n| !n.sums.is_empty());
         if self.list.len() <= memory.cap + memory.cap / 4 {
             return;
         }

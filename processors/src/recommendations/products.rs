@@ -1,9 +1,9 @@
 //! The product stage: sums pairs, publishes each product's neighbours.
 //!
 //! Three things decide how it stores and when it publishes.
-//! - A popular product is touched by nearly every commit and has hundreds of neighbours, of which one commit changes a
-//!   few. So a touch writes a small row of pending pairs; the large row of neighbours is read and written only when
-//!   they are summed up.
+//! - A popular product is touched by nearly every commit and has thousands of neighbours, of which one commit changes a
+//!   few. So a touch appends its pairs as a row of their own; the large row of neighbours is written again only when
+//!   they have become many, whatever is published in between.
 //! - They are summed up and published at once while they have grown by an eighth, so that a young product's list is
 //!   fresh within the commit; a product of long standing waits for a timer due at its pair's own time, which fires when
 //!   the watermark passes it, some seconds later.
@@ -22,16 +22,22 @@ use tillflow_engine_api::{Context, Declare, Error, Global, Output, Processor, Re
 use tillflow_schemas::{Event, ItemPair, ItemPairs, Product, ProductId, RelatedProducts};
 use tillflow_state::Table;
 
-/// Pairs that may wait to be summed up.
-const PENDING: usize = 64;
-/// Neighbours are summed up at once when their pairs have grown by one part of so many.
+/// Rows of pairs that may wait to be summed up.
+const ROWS: u64 = 32;
+/// Pairs that may wait in them.
+const PAIRS: u64 = 512;
+/// A product's list is published at once when its pairs have grown by one part of so many.
 const GROWTH: u64 = 8;
 
 /// What a touch reads and writes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Touched {
-    /// Not yet summed up, with their sources.
-    pending: Vec<(u32, ItemPair)>,
+    /// Numbers of the rows not yet summed up: from this one…
+    from: u64,
+    /// … to before this one.
+    to: u64,
+    /// Pairs in them.
+    pending: u64,
     /// Pairs counted, ever.
     counted: u64,
     /// Pairs counted when last published.
@@ -42,12 +48,22 @@ struct Touched {
     digest: Option<[u8; 8]>,
 }
 
+/// Pairs of one record, with their source.
+type Row = (u32, Vec<ItemPair>);
+
+#[derive(Clone, Copy)]
+struct Tables {
+    touched: Table<ProductId, Touched>,
+    /// Pairs not yet summed up, by product and number.
+    pending: Table<(ProductId, u64), Row>,
+    neighbours: Table<ProductId, Neighbours>,
+}
+
 /// The product stage.
 pub struct ProductStage {
     settings: RecommendationsSettings,
     memory: Memory,
-    touched: Table<ProductId, Touched>,
-    neighbours: Table<ProductId, Neighbours>,
+    tables: Tables,
     related: Output<RelatedProducts>,
     publish: TimerKind,
 }
@@ -58,57 +74,78 @@ impl Processor for ProductStage {
         // Its problems are the shopper stage's to tell: they share the section.
         let settings: RecommendationsSettings = d.settings("recommendations");
         let memory = Memory::new(&settings);
-        let touched = d.store("recommendations.touched");
-        let neighbours = d.store("recommendations.neighbours");
+        let tables = Tables {
+            touched: d.store("recommendations.touched"),
+            pending: d.store("recommendations.pending"),
+            neighbours: d.store("recommendations.neighbours"),
+        };
         let products: Global<Product> = d.global();
         let (answering, remembering) = (settings.clone(), memory.clone());
         d.query("related", move |q| {
             let id = ProductId::from(q.key);
-            let head: Option<Touched> = q.get(&touched, &id)?;
+            let head: Option<Touched> = q.get(&tables.touched, &id)?;
             if head.is_none() && q.lookup(&products, q.key).is_none() {
                 return Ok(None);
             }
-            let mut of: Neighbours = q.get(&neighbours, &id)?.unwrap_or_default();
-            of.add(head.unwrap_or_default().pending.iter().map(|(s, p)| (*s, p)), &remembering);
+            let mut of: Neighbours = q.get(&tables.neighbours, &id)?.unwrap_or_default();
+            add(&mut of, &head.unwrap_or_default(), &remembering, |number| q.get(&tables.pending, &(id.clone(), number)))?;
             Ok(Some(json!({ "product_id": id, "related": association::related(&of, &remembering, &answering) })))
         });
-        Self { settings, memory, touched, neighbours, related: d.output(), publish: d.timer("recommendations.publish") }
+        Self { settings, memory, tables, related: d.output(), publish: d.timer("recommendations.publish") }
     }
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
         let Event::ItemPairs(ItemPairs { product_id, source, pairs }) = event else { return Ok(()) };
         let Some(last_at) = pairs.iter().map(|p| p.at).max() else { return Ok(()) };
-        let mut head = cx.get(&self.touched, product_id)?.unwrap_or_default();
+        let mut head = cx.get(&self.tables.touched, product_id)?.unwrap_or_default();
+        cx.put(&self.tables.pending, &(product_id.clone(), head.to), &(*source, pairs.clone()))?;
+        head.to += 1;
+        head.pending += pairs.len() as u64;
         head.counted = pairs.iter().fold(head.counted, |all, p| all.saturating_add(p.count));
-        head.pending.extend(pairs.iter().map(|p| (*source, p.clone())));
         if (head.counted - head.published).saturating_mul(GROWTH) >= head.published {
             return self.publish(product_id, head, cx);
         }
-        if head.pending.len() > PENDING {
+        if head.is_full() {
             self.sum_up(product_id, &mut head, cx)?;
         }
         if !head.waiting {
             head.waiting = true;
             cx.set_timer(self.publish, product_id.as_str(), "", last_at)?;
         }
-        cx.put(&self.touched, product_id, &head)
+        cx.put(&self.tables.touched, product_id, &head)
     }
 
     fn on_timer(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Result<()> {
         let product = ProductId::from(timer.key.as_str());
-        let mut head = cx.get(&self.touched, &product)?.unwrap_or_default();
+        let mut head = cx.get(&self.tables.touched, &product)?.unwrap_or_default();
         head.waiting = false;
         self.publish(&product, head, cx)
     }
 }
 
+impl Touched {
+    fn is_full(&self) -> bool {
+        self.to - self.from >= ROWS || self.pending >= PAIRS
+    }
+}
+
+/// Adds to a product's neighbours the pairs that wait, whose rows `row` reads by their numbers.
+fn add(of: &mut Neighbours, head: &Touched, memory: &Memory, row: impl FnMut(u64) -> Result<Option<Row>>) -> Result<()> {
+    let rows = (head.from..head.to).map(row).collect::<Result<Vec<_>>>()?;
+    of.add(rows.iter().flatten().flat_map(|(source, pairs)| pairs.iter().map(|pair| (*source, pair))), memory);
+    Ok(())
+}
+
 impl ProductStage {
+    /// The neighbours with all that waits; once that is much, or as much as they are, it is stored with them.
     fn sum_up(&self, product: &ProductId, head: &mut Touched, cx: &mut Context<'_>) -> Result<Neighbours> {
-        let mut of = cx.get(&self.neighbours, product)?.unwrap_or_default();
-        if !head.pending.is_empty() {
-            of.add(head.pending.iter().map(|(source, pair)| (*source, pair)), &self.memory);
-            head.pending.clear();
-            cx.put(&self.neighbours, product, &of)?;
+        let mut of = cx.get(&self.tables.neighbours, product)?.unwrap_or_default();
+        let is_full = head.is_full() || head.pending >= of.list.len() as u64;
+        add(&mut of, head, &self.memory, |number| cx.get(&self.tables.pending, &(product.clone(), number)))?;
+        if head.pending > 0 && is_full {
+            (head.from..head.to).for_each(|number| cx.delete(&self.tables.pending, &(product.clone(), number)));
+            (head.from, head.pending) = (head.to, 0);
+            cx.put(&self.tables.neighbours, product, &of)?;
         }
         Ok(of)
     }
@@ -124,7 +161,7 @@ impl ProductStage {
         if news {
             head.digest = Some(digest);
         }
-        cx.put(&self.touched, product, &head)?;
+        cx.put(&self.tables.touched, product, &head)?;
         if news {
             cx.emit(&self.related, record)?;
         }

@@ -5,6 +5,7 @@
 
 mod reader;
 mod record;
+mod upkeep;
 mod worker;
 
 pub use reader::EmbeddedReader;
@@ -75,7 +76,7 @@ impl Embedded {
     fn check_partition_counts(&self, ends: &[Vec<i64>]) -> Result<(), StateError> {
         for (topic, t) in self.inner.catalog.topics().iter().enumerate() {
             let recorded = self.inner.directory.backend("default", b"partitions/", self.inner.durability);
-            let before = recorded.get(t.name.as_bytes())?.and_then(|v| <[u8; 4]>::try_from(v.as_slice()).ok()).map(u32::from_be_bytes);
+            let before = recorded.get(t.name.as_bytes())?.and_then(|v| <[u8; 4]>::try_from(&*v).ok()).map(u32::from_be_bytes);
             let used = ends.get(topic).is_some_and(|e| e.iter().any(|end| *end > 0));
             if let Some(before) = before.filter(|b| *b != t.partitions && used) {
                 return Err(StateError::Storage {
@@ -96,7 +97,9 @@ impl Embedded {
 
     fn find_end(&self, at: TopicPartition) -> Result<i64, StateError> {
         let last = self.inner.directory.last(LOG, &self.prefix(at))?;
-        Ok(last.and_then(|key| offset_of(&key)).map_or(0, |offset| offset + 1))
+        let after = last.and_then(|key| offset_of(&key)).map_or(0, |offset| offset + 1);
+        // The last records may have gone by retention or compaction.
+        Ok(after.max(self.kept_end(at)?))
     }
 
     fn prefix(&self, at: TopicPartition) -> Vec<u8> {
@@ -168,14 +171,22 @@ impl Embedded {
     /// # Errors
     /// When the storage fails or a record is damaged.
     pub fn read(&self, at: TopicPartition, from: i64, limit: usize) -> Result<Vec<Record>, LogError> {
-        if from >= self.end(at) {
-            return Ok(Vec::new());
+        Ok(self.read_on(at, from, limit)?.0)
+    }
+
+    /// As [`Embedded::read`], with the offset to go on from: it lies beyond gaps, also beyond one at the end.
+    ///
+    /// # Errors
+    /// When the storage fails or a record is damaged.
+    pub fn read_on(&self, at: TopicPartition, from: i64, limit: usize) -> Result<(Vec<Record>, i64), LogError> {
+        let end = self.end(at);
+        if from >= end {
+            return Ok((Vec::new(), from));
         }
         let backend = self.inner.directory.backend(LOG, &self.prefix(at), self.inner.durability);
         let mut records = Vec::new();
         let mut damaged = None;
-        let to = self.end(at).to_be_bytes();
-        backend.scan(&from.max(0).to_be_bytes(), Some(&to), &mut |key, value| {
+        backend.scan(&from.max(0).to_be_bytes(), Some(&end.to_be_bytes()), &mut |key, value| {
             match offset_of(key).and_then(|offset| decode(at, offset, value)) {
                 Some(record) => records.push(record),
                 None => damaged = Some(format!("a record of topic {} partition {} can't be read", at.topic, at.partition)),
@@ -184,7 +195,10 @@ impl Embedded {
         })?;
         match damaged {
             Some(detail) => Err(StateError::Corrupt { path: self.inner.directory.path().to_owned(), detail }.into()),
-            None => Ok(records),
+            None => {
+                let next = if records.len() < limit { end } else { records.last().map_or(end, |r| r.offset + 1) };
+                Ok((records, next))
+            }
         }
     }
 
@@ -219,12 +233,14 @@ impl Embedded {
     ///
     /// # Errors
     /// When the storage fails.
-    pub fn erase(&self, at: TopicPartition, offset: i64) -> Result<(), StateError> {
+    pub fn erase(&self, at: TopicPartition, offset: i64) -> Result<(), LogError> {
         let _writing = self.inner.writing.lock();
         let (key, now) = (self.key(at, offset), Timestamp::wall());
         let empty = NewRecord { to: at, at: now, key: None, value: None, headers: Vec::new() };
         let left = (offset + 1 == self.end(at)).then(|| encode(&empty, now));
-        self.inner.directory.write([(LOG, key.as_slice(), left.as_deref())], self.inner.durability)
+        let index = self.index_row(at, offset)?;
+        let index = index.iter().map(|row| ("default", row.as_slice(), None));
+        Ok(self.inner.directory.write(std::iter::once((LOG, key.as_slice(), left.as_deref())).chain(index), self.inner.durability)?)
     }
 
     /// Deletes all records of a partition, which begins anew.
@@ -234,6 +250,7 @@ impl Embedded {
     pub fn clear(&self, at: TopicPartition) -> Result<(), StateError> {
         let _writing = self.inner.writing.lock();
         self.inner.directory.backend(LOG, &self.prefix(at), self.inner.durability).clear()?;
+        self.forget_upkeep(at)?;
         if let Some(end) = self.inner.ends.write().get_mut(at.topic).and_then(|p| p.get_mut(at.partition as usize)) {
             *end = 0;
         }
@@ -245,7 +262,7 @@ impl Embedded {
     /// # Errors
     /// When the storage fails.
     pub fn compact(&self) -> Result<(), StateError> {
-        self.inner.directory.compact(&[LOG, STATE])
+        self.inner.directory.compact(&[LOG, STATE, "default"])
     }
 
     /// How many writes there were; for [`Embedded::wait`].

@@ -186,14 +186,20 @@ impl OpenStores {
     }
 }
 
+impl Drop for OpenStores {
+    fn drop(&mut self) {
+        self.close_all();
+    }
+}
+
 fn written(directory: &Directory) -> Result<Option<Timestamp>, StateError> {
     let row = directory.backend("default", &[], Durability::Volatile).get(WRITTEN)?;
-    Ok(row.and_then(|v| v.try_into().ok()).map(|v| Timestamp::from_millis(i64::from_be_bytes(v))))
+    Ok(row.as_deref().and_then(|v| v.try_into().ok()).map(|v| Timestamp::from_millis(i64::from_be_bytes(v))))
 }
 
 fn position(directory: &Directory) -> Result<i64, StateError> {
     let row = directory.backend("default", &[], Durability::Volatile).get(POSITION)?;
-    Ok(row.and_then(|v| v.try_into().ok()).map_or(0, i64::from_be_bytes))
+    Ok(row.as_deref().and_then(|v| v.try_into().ok()).map_or(0, i64::from_be_bytes))
 }
 
 /// Renames a store; a former one put aside is deleted.

@@ -112,8 +112,8 @@ impl SimBackend {
 }
 
 impl Read for SimBackend {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        Ok(self.disk.read().rows.get(key).cloned())
+    fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>, StateError> {
+        Ok(self.disk.read().rows.get(key).map(|row| row.as_slice().into()))
     }
 
     fn scan(&self, from: &[u8], to: Option<&[u8]>, visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<(), StateError> {
