@@ -6,7 +6,9 @@ pub mod pricing;
 pub mod recommendations;
 pub mod shop;
 pub mod shopper;
+mod stated;
 pub mod subscriptions;
 mod topology;
 
+pub use stated::problem;
 pub use topology::{customers, groups, products};

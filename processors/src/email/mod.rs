@@ -21,7 +21,7 @@ pub use span::Span;
 
 use crate::{
     shop::ShopSettings,
-    shopper::{CARTS, Cart},
+    shopper::{CARTS, Cart, ITEMS_KEPT},
 };
 use campaigns::{Campaigns, Occasion};
 use consent::{Contact, Contacts, Suppressions, may_mail};
@@ -31,9 +31,6 @@ use serde_json::{Value, json};
 use tillflow_engine_api::{Context, Declare, Global, Processor, Query, Result, Timer};
 use tillflow_schemas::{Change, Customer, CustomerSignal, Event, Notification, Order, Product, UserEvent, UserEventKind as Kind, UserId};
 use tillflow_state::Table;
-
-/// Items of an order that count as bought and ordered.
-const ITEMS: usize = 50;
 
 /// Segments and campaigns.
 pub struct Email {
@@ -56,6 +53,8 @@ impl Processor for Email {
         d.input::<Customer>();
         d.input::<CustomerSignal>();
         d.follow::<Notification>();
+        d.check(|definition| segments::problems(definition).map_or(Ok(()), |problem| Err(problem.to_string())));
+        d.check(|campaign| campaigns::problems(campaign).map_or(Ok(()), |problem| Err(problem.to_string())));
         let products = d.global();
         let (contacts, suppressions) = (d.store("email.contacts"), Table::new("email.suppressions"));
         d.query("email", move |q| may_be_mailed(contacts, suppressions, q).map(Some));
@@ -150,7 +149,7 @@ impl Email {
     fn ordered(&mut self, user: &UserId, order: &Order, facts: &mut Facts, cx: &mut Context<'_>) -> Result<()> {
         let mut views: Views = self.segments.views(user, cx)?;
         let mut categories = Vec::new();
-        for item in order.items.iter().take(ITEMS) {
+        for item in order.items.iter().take(ITEMS_KEPT) {
             let category = self.category(item.product_id.as_str(), cx);
             views.order(&item.product_id, &category, cx.now(), facts.clock);
             if !category.is_empty() && !categories.contains(&category) {

@@ -1,12 +1,17 @@
 //! Badges, each awarded once.
 
-use super::{Loyalty, definition::from_fields, ledger::Book, settings::DAY};
+use super::{
+    Loyalty,
+    definition::{self, from_fields},
+    ledger::Book,
+    settings::DAY,
+};
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::Deserialize;
 use serde_json::json;
 use std::{borrow::Cow, collections::BTreeMap};
 use tillflow_engine_api::{Context, Result};
-use tillflow_schemas::{Money, UserId};
+use tillflow_schemas::{Badge, Money, UserId};
 
 /// A badge as a shop defines it, in the configuration or on the topic `badges`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -44,6 +49,11 @@ fn yes() -> bool {
 const FIELDS: &[&str] = &["name", "measure", "at_least", "enabled"];
 /// Badges in force at a time; those beyond, by id, are never awarded.
 const BADGE_LIMIT: usize = 200;
+
+/// What is wrong with a badge of the topic, where something is.
+pub(super) fn check(badge: &Badge) -> Result<(), String> {
+    definition::check::<BadgeRule>(&badge.fields, FIELDS, |_| None)
+}
 
 /// The built-in badges and those of the configuration, by id.
 pub(super) fn configured(own: &BTreeMap<String, BadgeRule>) -> BTreeMap<String, BadgeRule> {

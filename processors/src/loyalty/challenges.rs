@@ -2,7 +2,7 @@
 
 use super::{
     Loyalty,
-    definition::from_fields,
+    definition::{self, from_fields},
     ledger::{Book, Entry},
 };
 use rust_decimal::Decimal;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use std::{borrow::Cow, collections::BTreeMap};
 use tillflow_engine_api::{Context, Result};
-use tillflow_schemas::{EntryKind, Money, Order};
+use tillflow_schemas::{Challenge, EntryKind, Money, Order};
 
 /// The built-in challenge.
 pub const THREE_PURCHASES: &str = "three_purchases";
@@ -57,6 +57,11 @@ fn yes() -> bool {
 const FIELDS: &[&str] = &["name", "points", "goal", "target", "category", "enabled"];
 /// The longest row of months, so that looking back is bounded.
 const LONGEST_STREAK: u32 = 120;
+
+/// What is wrong with a challenge of the topic, where something is.
+pub(super) fn check(challenge: &Challenge) -> Result<(), String> {
+    definition::check(&challenge.fields, FIELDS, ChallengeRule::problem)
+}
 
 impl ChallengeRule {
     /// What is wrong with it, in words.

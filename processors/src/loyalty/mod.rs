@@ -28,6 +28,7 @@ mod tiers;
 pub use account::{ACCOUNTS, Account, accounts};
 pub use badges::{BadgeRule, Measure};
 pub use challenges::{ChallengeRule, Goal, THREE_PURCHASES};
+pub use definition::problem;
 pub use rewards::RewardRule;
 pub use settings::{
     BirthdaySettings, DEVELOPMENT_SECRET, EarningRule, EarningSettings, ExpirySettings, LoyaltySettings, Prize, ReferralSettings,
@@ -92,6 +93,9 @@ impl Processor for Loyalty {
         d.input::<LoyaltyCommand>();
         d.input::<Customer>();
         d.input::<CustomerSignal>();
+        d.check(rewards::check);
+        d.check(challenges::check);
+        d.check(badges::check);
         let tables = Tables::declare(d);
         queries::declare(d, tables, &rules);
         Self {

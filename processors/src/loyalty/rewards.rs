@@ -1,7 +1,7 @@
 //! Redemption of rewards, its reversal, and adjustments by hand.
 
 use super::{
-    Loyalty,
+    Loyalty, definition,
     ledger::{Book, Entry, command_entry},
     messages::Scarce,
     settings::DAY,
@@ -9,7 +9,7 @@ use super::{
 };
 use serde::Deserialize;
 use tillflow_engine_api::{Context, Result};
-use tillflow_schemas::{EntryKind, LoyaltyAction, LoyaltyCommand, UserId};
+use tillflow_schemas::{EntryKind, LoyaltyAction, LoyaltyCommand, Reward, UserId};
 
 /// A reward as a shop defines it, in the configuration or on the topic `rewards`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -30,6 +30,11 @@ pub(super) const FIELDS: &[&str] = &["name", "points", "stock"];
 const REVERSAL_DAYS: u32 = 30;
 /// The most that one adjustment can give or take.
 const ADJUSTMENT_LIMIT: u64 = 1_000_000_000_000;
+
+/// What is wrong with a reward of the topic, where something is.
+pub(super) fn check(reward: &Reward) -> Result<(), String> {
+    definition::check(&reward.fields, FIELDS, RewardRule::problem)
+}
 
 impl RewardRule {
     /// What is wrong with it, in words.

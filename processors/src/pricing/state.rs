@@ -145,6 +145,12 @@ impl Priced {
         self.stock.get(after.checked_sub(1)?).map(|(_, level)| *level)
     }
 
+    /// The stock level that counts at `at`, and those known that count later, each with its time.
+    pub fn stock_from(&self, at: Timestamp) -> impl Iterator<Item = (Timestamp, i64)> {
+        let after = self.stock.partition_point(|(t, _)| *t <= at);
+        self.stock.iter().skip(after.saturating_sub(1)).copied()
+    }
+
     /// Whether nothing is known that counts only after `now`.
     pub fn is_settled(&self, now: Timestamp) -> bool {
         self.upcoming.is_empty() && self.stock.last().is_none_or(|(at, _)| *at <= now)

@@ -121,6 +121,23 @@ fn base_100_current_100_score_2_stock_15_becomes_110() {
 }
 
 #[test]
+fn stock_known_before_its_product_is_a_crossing_when_the_product_comes() {
+    let mut shop = Shop::open();
+    shop.rule(json!({"scope": "default", "demand_score": 2})).stock("01T10:00", 15).until("01T10:10");
+    shop.product(json!({"valid_from": at("01T10:10")})).until("01T10:11");
+    assert_eq!(shop.told(), said("110.00", "Low stock (15)"));
+    // A first version without a date has always counted; the level's own time decides.
+    let mut late = Shop::open();
+    late.rule(json!({"scope": "default", "demand_score": 2})).stock("01T10:00", 15).until("01T10:10");
+    late.product(json!({})).until("01T10:11");
+    assert_eq!(late.told(), said("110.00", "Low stock (15)"));
+    let mut calm = Shop::open();
+    calm.rule(json!({"scope": "default", "demand_score": 2})).stock("01T10:00", 60).until("01T10:10");
+    calm.product(json!({"valid_from": at("01T10:10")})).until("01T10:11");
+    assert_eq!(calm.told(), [], "moderate stock waits for the hour");
+}
+
+#[test]
 fn score_10_is_bounded_to_115() {
     let mut shop = Shop::open();
     shop.rule(json!({"scope": "default", "demand_score": 10})).product(json!({})).stock("01T10:00", 15).until("01T10:01");

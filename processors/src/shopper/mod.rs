@@ -12,9 +12,9 @@ pub const CARTS: &str = "shopper.carts";
 /// Name of the table of orders, `(UserId, OrderId) → PlacedOrder`.
 pub const ORDERS: &str = "shopper.orders";
 
-/// Items of an order that are kept; pairs and demand come from these (contract.md: an order of 10,000 items is
-/// accepted, pairs come from its first 50).
-pub const ITEMS_KEPT: usize = 1_000;
+/// Items of an order that are kept and counted: as many as the largest order has that is promised to be taken. Only pairs
+/// come from fewer, its first 50.
+pub const ITEMS_KEPT: usize = 10_000;
 /// Different products in a cart; what is added beyond them is not kept.
 const CART_LIMIT: usize = 1_000;
 

@@ -18,9 +18,13 @@ pub use starts::Occasion;
 use super::definitions::Problem;
 use serde_json::{Map, Value};
 
-/// What is wrong with a campaign of the topic `campaigns`, under default settings: for those who take it in.
+/// What is wrong with a campaign of the topic `campaigns`, under default settings: for those who take it in. One that
+/// states no trigger may change a campaign of the configuration, so only what it states is looked at.
 pub fn problems(campaign: &tillflow_schemas::Campaign) -> Option<Problem> {
-    let base = built_in::all().into_iter().find(|b| b.id == campaign.campaign_id);
+    let mut built_in = built_in::all();
+    let known = built_in.iter().position(|b| b.id == campaign.campaign_id);
+    let stands_for_another = known.is_none() && !campaign.fields.contains_key("trigger");
+    let base = known.or(stands_for_another.then_some(0)).map(|i| built_in.swap_remove(i));
     read_record(campaign, base.as_ref(), super::Span::days(365)).err()
 }
 
