@@ -17,7 +17,7 @@ use std::{
 };
 use tillflow_connectors::{email::MailConfig, redis::RedisConfig};
 use tillflow_gateway::GatewayConfig;
-use tillflow_schemas::{ConfluentRegistry, RegistryError, SchemaRegistry};
+use tillflow_schemas::{Catalog, CatalogError, ConfluentRegistry, RegistryError, SchemaRegistry};
 
 /// Sections that belong to the systems; each checks its own.
 pub const SYSTEMS: [&str; 6] = ["shop", "pricing", "recommendations", "loyalty", "subscriptions", "email"];
@@ -100,11 +100,13 @@ pub struct Topics {
     pub replication: Option<i32>,
     /// Whether missing topics are created.
     pub create: bool,
+    /// Inputs whose clients are not trusted to put records where their keys say: all of their records are re-keyed.
+    pub untrusted: Vec<String>,
 }
 
 impl Default for Topics {
     fn default() -> Self {
-        Self { partitions: 4, prefix: String::new(), replication: None, create: true }
+        Self { partitions: 4, prefix: String::new(), replication: None, create: true, untrusted: Vec::new() }
     }
 }
 
@@ -301,6 +303,14 @@ impl Config {
         }
         let config = figment.extract().map_err(|e| anyhow!("{e}"))?;
         Ok((config, origins))
+    }
+
+    /// The list of topics, as this shop has it.
+    ///
+    /// # Errors
+    /// Names what is wrong in the section `topics`.
+    pub fn catalog(&self) -> Result<Catalog, CatalogError> {
+        Catalog::built_in(self.topics.partitions)?.untrusted(&self.topics.untrusted)
     }
 
     /// Which log it asks for.

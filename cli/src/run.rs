@@ -3,7 +3,7 @@
 use crate::{
     commands::{PlaceArgs, Usage},
     config::Config,
-    running::Running,
+    running::{Part, Running},
 };
 use anyhow::Result;
 use clap::Args;
@@ -63,16 +63,13 @@ impl RunArgs {
 /// # Errors
 /// What failed.
 pub fn run(args: &RunArgs, config: &Config) -> Result<()> {
-    let mut groups = tillflow_processors::groups(&config.settings());
+    let groups = tillflow_processors::groups(&config.settings());
     if let Some(unknown) = args.groups.iter().find(|name| !groups.iter().any(|g| g.name == **name)) {
         return Err(Usage(format!("--groups: there is no group '{unknown}'; there are customers and products")).into());
     }
-    if !args.groups.is_empty() {
-        groups.retain(|g| args.groups.iter().any(|name| name == g.name));
-    }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut running = Running::start(config, &groups, Wall::Real, args.leave).await?;
+        let mut running = Running::start(config, &groups, Wall::Real, Part { groups: args.groups.clone(), leave: args.leave }).await?;
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
             _ = interrupt.recv() => tracing::info!("interrupted: stopping"),

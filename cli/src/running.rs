@@ -8,11 +8,11 @@ use tillflow_connectors::{
     redis::{Keys, RedisConnector},
 };
 use tillflow_engine::{
-    Engine, EngineConfig, Wall,
+    Claimant, Engine, EngineConfig, Wall,
     log::{
         Reader,
         embedded::{Embedded, EmbeddedReader},
-        kafka::{self, Kafka, KafkaReader, KafkaSettings, Stores},
+        kafka::{self, Kafka, KafkaReader, KafkaSettings, Purging, Stores},
     },
     port::Shop,
 };
@@ -22,6 +22,7 @@ use tillflow_schemas::{Catalog, Codec, registry};
 use tillflow_state::{Durability, Shared, key, prefix_of};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// An instance that runs.
 pub struct Running {
@@ -35,6 +36,9 @@ pub struct Running {
     services: Vec<JoinHandle<Result<()>>>,
 }
 
+/// How often the embedded log is looked through for what may go.
+const UPKEEP: Duration = Duration::from_secs(60);
+
 /// The engine's part of the configuration.
 pub fn engine_config(config: &Config, wall: &Wall) -> EngineConfig {
     EngineConfig {
@@ -45,6 +49,7 @@ pub fn engine_config(config: &Config, wall: &Wall) -> EngineConfig {
         commit_interval: Duration::from_millis(config.commit.interval_ms),
         commit_bytes: config.memory.uncommitted_mb << 20,
         workers: config.workers,
+        upkeep: Some(UPKEEP),
         ..EngineConfig::default()
     }
 }
@@ -62,6 +67,7 @@ pub fn cluster(config: &Config, catalog: &Arc<Catalog>) -> Result<Kafka> {
         prefix: config.topics.prefix.clone(),
         replication: config.topics.replication,
         session_timeout: Duration::from_secs(config.kafka.session_timeout_s),
+        purging: Purging::default(),
         options: config.kafka.options.clone(),
     };
     Ok(Kafka::new(settings, catalog))
@@ -113,6 +119,15 @@ async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option
     Ok((tokio::task::spawn_blocking(move || codec.prepare(&catalog).map(|()| codec)).await??, None))
 }
 
+/// An instance's part in the groups.
+#[derive(Clone, Debug, Default)]
+pub struct Part {
+    /// Those that run here, by name; none: all.
+    pub groups: Vec<String>,
+    /// Whether its place is given up when it stops.
+    pub leave: bool,
+}
+
 /// What the services beside the engine need.
 struct Doors {
     wall: Wall,
@@ -123,15 +138,15 @@ struct Doors {
 }
 
 impl Running {
-    /// Starts everything the configuration asks for; with `leave` it gives its place in the groups up when it stops.
+    /// Starts everything the configuration asks for.
     ///
     /// # Errors
     /// When something can't start; nothing is left running.
-    pub async fn start(config: &Config, groups: &[Group], wall: Wall, leave: bool) -> Result<Self> {
-        let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
+    pub async fn start(config: &Config, groups: &[Group], wall: Wall, part: Part) -> Result<Self> {
+        let catalog = Arc::new(config.catalog()?);
         let (codec, schemas) = codec(config, &catalog).await?;
         let codec = Arc::new(codec);
-        let engine_config = EngineConfig { leave, ..engine_config(config, &wall) };
+        let engine_config = EngineConfig { groups: part.groups, leave: part.leave, ..engine_config(config, &wall) };
         let read = codec.clone();
         let (engine, embedded, reader): (_, _, Box<dyn Reader>) = match config.log_kind() {
             LogKind::Embedded => {
@@ -144,6 +159,14 @@ impl Running {
                 let stores = Stores::open(&config.data_dir, &shared(config))?;
                 let kafka = cluster(config, &catalog)?;
                 let reader = KafkaReader::new(&kafka, false)?;
+                let claimant =
+                    Claimant { instance: kafka.settings.instance_id.clone(), address: config.gateway.address()?, life: Uuid::new_v4() };
+                if claimant.address.is_none() {
+                    tracing::warn!(
+                        "other instances can't ask this one about the keys it owns: listen is not one address; set advertised to host:port"
+                    );
+                }
+                let engine_config = EngineConfig { claimant: Some(claimant), ..engine_config };
                 let start = move |config: EngineConfig, groups: Vec<Group>| Engine::kafka(&kafka, &stores, &groups, &codec, &config);
                 prepare_topics(config, &catalog).await?;
                 let groups = groups.to_vec();

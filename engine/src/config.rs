@@ -1,6 +1,6 @@
 //! How the engine runs.
 
-use crate::wall::Wall;
+use crate::{owners::Claimant, wall::Wall};
 use std::time::Duration;
 
 /// How the engine runs.
@@ -22,10 +22,23 @@ pub struct EngineConfig {
     pub commit_bytes: usize,
     /// Records that wait to be processed, a task's input; delivery is held back above it.
     pub queue_records: usize,
+    /// The groups that run here, by name; none: all. The others run elsewhere, and are told and listened to all the same.
+    pub groups: Vec<String>,
     /// Workers a group.
     pub workers: u32,
+    /// How often the embedded log is looked through for what may go: by retention, and by compaction; `None`: never.
+    pub upkeep: Option<Duration>,
     /// Whether membership is given up when the engine stops; otherwise it is kept for the next start of this instance.
     pub leave: bool,
+    /// As whom it states which tasks it owns; `None` where there are no other instances.
+    pub claimant: Option<Claimant>,
+}
+
+impl EngineConfig {
+    /// Whether a task group runs here.
+    pub fn runs(&self, group: &str) -> bool {
+        self.groups.is_empty() || self.groups.iter().any(|name| name == group)
+    }
 }
 
 impl Default for EngineConfig {
@@ -39,8 +52,11 @@ impl Default for EngineConfig {
             commit_interval: Duration::from_millis(100),
             commit_bytes: 32 << 20,
             queue_records: 4_000,
+            groups: Vec::new(),
             workers: 1,
+            upkeep: None,
             leave: false,
+            claimant: None,
         }
     }
 }

@@ -10,9 +10,11 @@ use crate::{
         kafka::{Kafka, KafkaAppender, KafkaLog, KafkaReader, Stores, drained as kafka_drained},
     },
     metrics::Metrics,
+    owners::Owners,
     port::{Append, Committed, LogSlice, Port, PortError, Readiness, Shop, TaskStatus},
     status::{TaskView, Tasks},
     tail,
+    wall::Wall,
     wiring::{Wired, Wiring, WiringError, wire},
     worker::{Meta, Worker},
 };
@@ -25,11 +27,15 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 use tillflow_engine_api::{Group, Query, QueryFn};
-use tillflow_schemas::{Catalog, Codec, Timestamp, partition::partition};
+use tillflow_schemas::{Catalog, Codec, TaskOwner, Timestamp, partition::partition};
 use tillflow_state::StateError;
 use tokio::sync::{broadcast, oneshot};
+
+/// How often the upkeep of the log looks whether it is to stop, and rests between two steps.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why an engine could not start.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,9 @@ pub enum StartError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// A thread.
+    #[error("thread {0}: {1}")]
+    Thread(String, #[source] std::io::Error),
     /// The metrics.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -58,10 +67,15 @@ struct Running {
     catalog: Arc<Catalog>,
     metrics: Metrics,
     tasks: Tasks,
+    owners: Owners,
+    /// This instance's name among them.
+    instance: Option<String>,
     globals: SharedGlobals,
     expected: Vec<(String, u32)>,
     queries: BTreeMap<(String, &'static str), QueryFn>,
+    /// Of all groups; and the names of those that run here.
     partitions: BTreeMap<String, u32>,
+    here: Vec<&'static str>,
     appender: Mutex<Option<Arc<dyn Appender>>>,
     outputs: broadcast::Sender<Arc<Committed>>,
     stop: Arc<AtomicBool>,
@@ -84,6 +98,7 @@ struct Builder {
     tasks: Tasks,
     outputs: broadcast::Sender<Arc<Committed>>,
     stop: Arc<AtomicBool>,
+    config: EngineConfig,
     workers: Vec<(String, Work)>,
     /// The log, where it is in this process.
     log: Option<Embedded>,
@@ -102,6 +117,7 @@ impl Builder {
             tasks: Tasks::default(),
             outputs: broadcast::channel(tail::CAPACITY).0,
             stop: Arc::default(),
+            config: config.clone(),
             workers: Vec::new(),
             log: None,
         })
@@ -118,6 +134,20 @@ impl Builder {
         self.workers.push((name, Box::new(run)));
     }
 
+    /// Takes the instance's place in its groups, before it joins them.
+    fn take_places(&self, appender: &dyn Appender) -> Result<(), StartError> {
+        let groups = self.wiring.groups.iter().map(|w| w.group.name).filter(|name| self.config.runs(name));
+        let places =
+            self.config.claimant.iter().flat_map(|c| groups.clone().filter_map(|g| c.take_place(&self.catalog, g, self.config.wall.now())));
+        let (answer, answered) = oneshot::channel();
+        appender.append(places.collect(), answer);
+        match answered.blocking_recv() {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(LogError::Unavailable(e.to_string()).into()),
+            Err(e) => Err(LogError::Unavailable(e.to_string()).into()),
+        }
+    }
+
     /// Starts all threads. The tail is positioned first, so that nothing the workers write escapes it.
     fn start(
         self,
@@ -130,6 +160,7 @@ impl Builder {
     ) -> Result<Engine, StartError> {
         tail::begin(&mut tail, &self.catalog)?;
         let groups = &self.wiring.groups;
+        let owners = Owners::new(self.config.claimant.clone());
         let queries = groups.iter().flat_map(|w| {
             let parts = w.group.parts.iter().flat_map(|p| &p.declared.queries);
             parts.map(|(name, answer)| ((w.group.name.to_owned(), *name), answer.clone()))
@@ -138,10 +169,13 @@ impl Builder {
             catalog: self.catalog.clone(),
             metrics: self.metrics,
             tasks: self.tasks,
+            owners: owners.clone(),
+            instance: self.config.claimant.as_ref().map(|c| c.instance.clone()),
             globals: self.globals.clone(),
             expected,
             queries: queries.collect(),
             partitions: groups.iter().map(|w| (w.group.name.to_owned(), w.partitions)).collect(),
+            here: groups.iter().map(|w| w.group.name).filter(|name| self.config.runs(name)).collect(),
             appender: Mutex::new(Some(appender)),
             outputs: self.outputs.clone(),
             stop: self.stop.clone(),
@@ -153,12 +187,13 @@ impl Builder {
         let mut engine = Engine { running: running.clone(), threads: Vec::new() };
         let (catalog, codec, stop, tables, topics) =
             (self.catalog.clone(), self.codec.clone(), self.stop.clone(), self.globals, self.wiring.globals);
-        engine.spawn("globals".into(), move || tables.follow(&mut globals, &topics, &catalog, &codec, &stop).map_err(|e| e.to_string()));
+        engine.spawn("globals".into(), move || tables.follow(&mut globals, &topics, &catalog, &codec, &stop).map_err(|e| e.to_string()))?;
         let (catalog, codec, stop, outputs) = (self.catalog, self.codec, self.stop.clone(), self.outputs);
-        engine.spawn("tail".into(), move || tail::follow(&mut tail, &catalog, &codec, &outputs, &stop).map_err(|e| e.to_string()));
+        engine
+            .spawn("tail".into(), move || tail::follow(&mut tail, &catalog, &codec, &outputs, &owners, &stop).map_err(|e| e.to_string()))?;
         for (name, run) in self.workers {
             let stop = self.stop.clone();
-            engine.spawn(name, move || run(&stop));
+            engine.spawn(name, move || run(&stop))?;
         }
         Ok(engine)
     }
@@ -175,7 +210,7 @@ impl Engine {
         builder.log = Some(log.clone());
         let mut expected = Vec::new();
         let wired = std::mem::take(&mut builder.wiring.groups);
-        for w in &wired {
+        for w in wired.iter().filter(|w| config.runs(w.group.name)) {
             let workers = config.workers.clamp(1, w.partitions);
             expected.extend((0..w.partitions).map(|p| (w.group.name.to_owned(), p)));
             for n in 0..workers {
@@ -186,10 +221,20 @@ impl Engine {
         }
         builder.wiring.groups = wired;
         let (appender, _writer) = EmbeddedAppender::start(log);
-        let inputs: Vec<_> = builder.wiring.groups.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
+        let consumers: Vec<_> = builder.wiring.groups.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
+        let inputs: Vec<_> = consumers.iter().filter(|(name, ..)| config.runs(name)).cloned().collect();
         let (wake, read) = (log.clone(), log.clone());
         let drained = Box::new(move || Ok(embedded_is_drained(&read, &inputs)?));
-        builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, Box::new(move || wake.wake()), drained)
+        let wake = Box::new(move || wake.wake());
+        let mut engine = builder.start(expected, EmbeddedReader::new(log), EmbeddedReader::new(log), appender, wake, drained)?;
+        if let Some(every) = config.upkeep {
+            let (log, wall, stop) = (log.clone(), config.wall.clone(), engine.running.stop.clone());
+            engine.spawn("upkeep".into(), move || {
+                upkeep(&log, &consumers, every, &wall, &stop);
+                Ok(())
+            })?;
+        }
+        Ok(engine)
     }
 
     /// Runs these groups on Kafka, whose topics are as declared. Stores lie in `stores`.
@@ -199,37 +244,41 @@ impl Engine {
     pub fn kafka(kafka: &Kafka, stores: &Stores, groups: &[Group], codec: &Arc<Codec>, config: &EngineConfig) -> Result<Self, StartError> {
         let mut builder = Builder::new(groups, &kafka.catalog, codec, config)?;
         let wired = std::mem::take(&mut builder.wiring.groups);
-        for w in &wired {
+        for w in wired.iter().filter(|w| config.runs(w.group.name)) {
             for n in 0..config.workers.clamp(1, w.partitions) {
                 let (kafka, group, inputs, stores, leave) = (kafka.clone(), w.group.name, w.inputs.clone(), stores.clone(), config.leave);
                 builder.worker(format!("{group}-{n}"), move || KafkaLog::join(&kafka, group, n, &inputs, &stores, leave), w);
             }
         }
-        let inputs: Vec<_> = wired.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
+        let inputs: Vec<_> =
+            wired.iter().filter(|w| config.runs(w.group.name)).map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect();
         builder.wiring.groups = wired;
         let cluster = kafka.clone();
         let drained = Box::new(move || kafka_drained(&cluster, &inputs));
         let (globals, tail) = (KafkaReader::new(kafka, false)?, KafkaReader::new(kafka, false)?);
-        builder.start(Vec::new(), globals, tail, Arc::new(KafkaAppender::new(kafka)?), Box::new(|| {}), drained)
+        let appender = Arc::new(KafkaAppender::new(kafka)?);
+        builder.take_places(appender.as_ref())?;
+        builder.start(Vec::new(), globals, tail, appender, Box::new(|| {}), drained)
     }
 
-    fn spawn(&mut self, name: String, run: impl FnOnce() -> Result<(), String> + Send + 'static) {
+    fn spawn(&mut self, name: String, run: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result<(), StartError> {
         let running = self.running.clone();
         let label = name.clone();
-        self.threads.push((
-            name.clone(),
-            std::thread::spawn(move || {
-                let result = run();
-                if let Err(reason) = &result {
-                    tracing::error!(thread = label, "{reason}");
-                    running.failure.lock().get_or_insert_with(|| reason.clone());
-                    // One without the others would pretend to run.
-                    running.stop.store(true, Ordering::Release);
-                    (running.wake)();
-                }
-                result
-            }),
-        ));
+        let work = move || {
+            let result = run();
+            if let Err(reason) = &result {
+                tracing::error!(thread = label, "{reason}");
+                running.failure.lock().get_or_insert_with(|| reason.clone());
+                // One without the others would pretend to run.
+                running.stop.store(true, Ordering::Release);
+                (running.wake)();
+            }
+            result
+        };
+        // Named, so that profilers and `top` tell them apart.
+        let thread = std::thread::Builder::new().name(name.clone()).spawn(work).map_err(|e| StartError::Thread(name.clone(), e))?;
+        self.threads.push((name, thread));
+        Ok(())
     }
 
     /// What gateway and connectors use.
@@ -276,6 +325,32 @@ impl Engine {
     }
 }
 
+/// Looks the log through until `stop` is set.
+fn upkeep(log: &Embedded, groups: &[(&str, Vec<usize>, u32)], every: Duration, wall: &Wall, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        let more = log.tidy(wall.now(), |at| consumed(log, groups, at)).unwrap_or_else(|e| {
+            tracing::warn!("old records stay in the log for now: {e}");
+            false
+        });
+        let (started, pause) = (Instant::now(), if more { Duration::ZERO } else { every });
+        loop {
+            std::thread::park_timeout(LOOK);
+            if started.elapsed() >= pause || stop.load(Ordering::Acquire) {
+                break;
+            }
+        }
+    }
+}
+
+/// Up to where all groups that read a partition have committed.
+fn consumed(log: &Embedded, groups: &[(&str, Vec<usize>, u32)], at: TopicPartition) -> Result<i64, StateError> {
+    let name = log.catalog().topics().get(at.topic).map_or("", |t| t.name.as_str());
+    let readers = groups.iter().filter(|(_, inputs, _)| inputs.contains(&at.topic));
+    readers
+        .map(|(group, ..)| Ok(Meta::read(&log.state(group, at.partition))?.offsets.get(name).copied().unwrap_or(0)))
+        .try_fold(i64::MAX, |least, offset: Result<i64, StateError>| Ok(least.min(offset?)))
+}
+
 fn embedded_is_drained(log: &Embedded, groups: &[(&str, Vec<usize>, u32)]) -> Result<bool, StateError> {
     let before = log.writes();
     for (group, inputs, partitions) in groups {
@@ -290,6 +365,19 @@ fn embedded_is_drained(log: &Embedded, groups: &[(&str, Vec<usize>, u32)]) -> Re
         }
     }
     Ok(log.writes() == before)
+}
+
+impl Running {
+    /// Where a task is that is not here.
+    fn elsewhere(&self, group: &str, number: u32) -> PortError {
+        match self.owners.of(group, number) {
+            // It was here, and whose it is now is not known yet.
+            Some(owner) if Some(&owner.instance) == self.instance.as_ref() => PortError::Restoring,
+            Some(TaskOwner { address: Some(address), .. }) => PortError::Elsewhere(address),
+            Some(owner) => PortError::Unreachable(owner.instance),
+            None => PortError::Restoring,
+        }
+    }
 }
 
 impl Port for Running {
@@ -309,7 +397,8 @@ impl Port for Running {
             return Err(PortError::NoSuchQuery(format!("{group}/{name}")));
         };
         let partitions = self.partitions.get(group).copied().unwrap_or(1);
-        let view = self.tasks.get(group, partition(key.as_bytes(), partitions)).ok_or(PortError::Restoring)?;
+        let number = partition(key.as_bytes(), partitions);
+        let view = self.tasks.get(group, number).ok_or_else(|| self.elsewhere(group, number))?;
         let state = view.state.ok_or(PortError::Restoring)?;
         let globals = self.globals.read();
         let mut result = Ok(None);
@@ -384,7 +473,7 @@ impl Port for Running {
             "shutting down".into()
         } else if !self.globals.loaded() {
             "the broadcast tables are being read".into()
-        } else if let Some(group) = self.partitions.keys().find(|group| !self.tasks.is_member(group)) {
+        } else if let Some(group) = self.here.iter().find(|group| !self.tasks.is_member(group)) {
             format!("no partitions of {group} are assigned yet")
         } else if waiting > 0 {
             format!("{waiting} of {} tasks are being restored", tasks.len())

@@ -1,8 +1,9 @@
 //! Keeps the broadcast tables: reads their topics whole before the first event, then follows them.
 
-use crate::log::{LogError, Reader, Start, TopicPartition};
+use crate::log::{LogError, Reader, Record, Start, TopicPartition};
 use parking_lot::RwLock;
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,6 +12,9 @@ use std::{
 };
 use tillflow_engine_api::Globals;
 use tillflow_schemas::{Catalog, Codec};
+
+/// How long a registry that is away is left alone.
+const REGISTRY_BACKOFF: Duration = Duration::from_millis(200);
 
 /// The broadcast tables of a process, shared by its workers.
 #[derive(Clone, Default)]
@@ -45,6 +49,9 @@ impl SharedGlobals {
         let mut following = self.begin(reader, topics, catalog)?;
         while !stop.load(Ordering::Acquire) {
             self.turn(reader, &mut following, catalog, codec)?;
+            if !following.unread.is_empty() {
+                std::thread::sleep(REGISTRY_BACKOFF);
+            }
         }
         Ok(())
     }
@@ -66,7 +73,7 @@ impl SharedGlobals {
             targets.push((at, reader.end(at)?));
         }
         reader.assign(&partitions.iter().map(|at| (*at, Start::Earliest)).collect::<Vec<_>>())?;
-        Ok(Following { targets })
+        Ok(Following { targets, unread: VecDeque::new() })
     }
 
     /// Takes what there is to read now.
@@ -74,22 +81,31 @@ impl SharedGlobals {
     /// # Errors
     /// When the log fails for good.
     pub fn turn(&self, reader: &mut dyn Reader, following: &mut Following, catalog: &Catalog, codec: &Codec) -> Result<(), LogError> {
-        if !self.loaded() {
+        if !self.loaded() && following.unread.is_empty() {
             following.targets.retain(|(at, end)| reader.position(*at).is_none_or(|p| p < *end));
             if following.targets.is_empty() {
                 self.loaded.store(true, Ordering::Release);
             }
         }
-        let records = reader.poll(Duration::from_millis(100))?;
-        if records.is_empty() {
-            return Ok(());
+        if following.unread.is_empty() {
+            following.unread.extend(reader.poll(Duration::from_millis(100))?);
+            if following.unread.is_empty() {
+                return Ok(());
+            }
         }
         let mut tables = self.tables.write();
-        for record in records {
+        while let Some(record) = following.unread.pop_front() {
             let Some(topic) = catalog.topics().get(record.at.topic) else { continue };
+            let (partition, offset) = (record.at.partition, record.offset);
             match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
                 Ok(event) => tables.apply(&event, record.logged_at),
-                Err(e) => tracing::warn!(topic = topic.name, partition = record.at.partition, offset = record.offset, "not taken: {e}"),
+                Err(e) if e.is_temporary() => {
+                    tracing::warn!(topic = topic.name, partition, offset, "can't be read now, trying again: {e}");
+                    following.unread.push_front(record);
+                    break;
+                }
+                // The task that owns the partition makes a dead letter of it.
+                Err(e) => tracing::warn!(topic = topic.name, partition, offset, "not taken: {e}"),
             }
         }
         Ok(())
@@ -99,4 +115,6 @@ impl SharedGlobals {
 /// How far the topics of the broadcast tables still have to be read before the tables are whole.
 pub struct Following {
     targets: Vec<(TopicPartition, i64)>,
+    /// Polled and not taken yet: the registry was away.
+    unread: VecDeque<Record>,
 }

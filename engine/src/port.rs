@@ -49,6 +49,9 @@ pub enum PortError {
     /// Another instance owns the key.
     #[error("the state for this key is at {0}")]
     Elsewhere(String),
+    /// Another instance owns the key, and does not say where it can be asked.
+    #[error("the state for this key is at the instance {0}, which states no address: configure `advertised` there")]
+    Unreachable(String),
     /// No processor answers a query of this name.
     #[error("nothing answers {0}")]
     NoSuchQuery(String),

@@ -1,8 +1,9 @@
 //! Follows the output topics, and what is known of products, from their ends and hands every committed record to
-//! subscribers.
+//! subscribers. Follows who owns which task, too, from the beginning.
 
 use crate::{
     log::{LogError, Reader, Record, Start, TopicPartition},
+    owners::Owners,
     port::Committed,
 };
 use serde_json::{Map, Value};
@@ -13,7 +14,7 @@ use std::{
     },
     time::Duration,
 };
-use tillflow_schemas::{Catalog, Codec, ProductStatus, Record as _, Role, Topic};
+use tillflow_schemas::{Catalog, Codec, ProductStatus, Record as _, Role, TaskOwner, Topic};
 use tokio::sync::broadcast;
 
 /// Schema of the topic of dead letters.
@@ -29,7 +30,7 @@ fn partitions(catalog: &Catalog) -> Vec<TopicPartition> {
     topics.flat_map(|(topic, t)| (0..t.partitions).map(move |partition| TopicPartition { topic, partition })).collect()
 }
 
-/// Positions the reader at the ends of the output topics.
+/// Positions the reader at the ends of the output topics, and where it is told who owns what.
 ///
 /// # Errors
 /// When the log fails.
@@ -38,23 +39,32 @@ pub fn begin(reader: &mut dyn Reader, catalog: &Catalog) -> Result<(), LogError>
     for at in partitions(catalog) {
         from.push((at, Start::Offset(reader.end(at)?)));
     }
+    let owners = catalog.topics().iter().enumerate().filter(|(_, t)| t.schema == TaskOwner::SCHEMA);
+    from.extend(
+        owners.flat_map(|(topic, t)| (0..t.partitions).map(move |partition| (TopicPartition { topic, partition }, Start::Earliest))),
+    );
     reader.assign(&from)
 }
 
 /// Hands records to subscribers until `stop` is set.
 ///
 /// # Errors
-/// When the log fails for good.
+/// When the log fails for good; when another process took this one's place.
 pub fn follow(
     reader: &mut dyn Reader,
     catalog: &Catalog,
     codec: &Codec,
     to: &broadcast::Sender<Arc<Committed>>,
+    owners: &Owners,
     stop: &AtomicBool,
 ) -> Result<(), LogError> {
     while !stop.load(Ordering::Acquire) {
         for record in reader.poll(Duration::from_millis(100))? {
             let Some(topic) = catalog.topics().get(record.at.topic) else { continue };
+            if topic.schema == TaskOwner::SCHEMA {
+                owners.hear(&record)?;
+                continue;
+            }
             let value = match &record.value {
                 _ if topic.schema == DEAD_LETTER => Some(told(&record)),
                 // Subscribers get JSON whatever the topic's format.

@@ -1,8 +1,11 @@
 //! Which topics connect which groups: worked out from what processors declare and what the list of topics says.
 
 use crate::{config::EngineConfig, metrics::Metrics, worker::Shared, worker::input::MARK};
-use std::{collections::BTreeSet, sync::Arc};
-use tillflow_engine_api::Group;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use tillflow_engine_api::{CheckFn, Group};
 use tillflow_schemas::{Catalog, Codec, Role};
 
 /// One group, wired.
@@ -43,6 +46,7 @@ pub fn wire(
 ) -> Result<Wiring, WiringError> {
     let mut problems: Vec<String> = groups.iter().flat_map(|g| g.problems(catalog)).collect();
     let topic = |schema: &str| catalog.of_schema(schema).and_then(|t| catalog.index(&t.name));
+    let mut definitions = unprocessed(groups, catalog);
     let mut wired = Vec::new();
     let mut globals = BTreeSet::new();
     for group in groups {
@@ -52,6 +56,9 @@ pub fn wire(
         if group.upstream.is_none() {
             inputs.extend(topic(MARK));
         }
+        // The first group takes them all: one task each record.
+        let definitions = std::mem::take(&mut definitions);
+        inputs.extend(definitions.keys());
         let partitions = inputs.first().and_then(|i| catalog.topics().get(*i)).map_or(0, |t| t.partitions);
         for input in inputs.iter().filter_map(|i| catalog.topics().get(*i)) {
             if input.partitions != partitions {
@@ -80,9 +87,22 @@ pub fn wire(
             announces: announces.into_iter().collect(),
             listens,
             rekeyed,
+            definitions,
             topics: catalog.topics().iter().enumerate().map(|(i, t)| (t.schema.clone(), i)).collect(),
         };
         wired.push(Wired { group: group.clone(), inputs, partitions, shared: Arc::new(shared) });
     }
     if problems.is_empty() { Ok(Wiring { groups: wired, globals: globals.into_iter().collect() }) } else { Err(WiringError(problems)) }
+}
+
+/// Topics of what the shop states about itself that no group processes, with what is checked of it. Broadcast tables take
+/// what they can read of them, at every instance; what is wrong has to become a dead letter, once.
+fn unprocessed(groups: &[Group], catalog: &Catalog) -> BTreeMap<usize, Vec<CheckFn>> {
+    let processed: BTreeSet<_> = groups.iter().flat_map(Group::inputs).collect();
+    let checks = |schema: &str| {
+        let all = groups.iter().flat_map(|g| &g.parts).flat_map(|p| &p.declared.checks);
+        all.filter(|(of, _)| *of == schema).map(|(_, check)| check.clone()).collect()
+    };
+    let stated = catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Reference);
+    stated.filter(|(_, t)| !processed.contains(t.schema.as_str())).map(|(i, t)| (i, checks(&t.schema))).collect()
 }

@@ -18,7 +18,8 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 use std::{future::Future, sync::Arc, time::Duration};
-use tillflow_engine::port::{Committed, PortError};
+use tillflow_engine::port::Committed;
+use tillflow_schemas::{LoyaltyCommand, Record as _, SubscriptionEvent};
 use tokio::time::Instant;
 
 /// How long a caller is kept waiting for the answer.
@@ -68,8 +69,9 @@ async fn obey(app: &Arc<App>, caller: &Caller, user: &str, action: &str, request
     let mut fields = ingest::json::<Map<String, Value>>(app, request).await?;
     let id = take_id(&mut fields, "command_id", &headers)?;
     fields.extend([("command_id".into(), json!(id)), ("user_id".into(), json!(user)), ("action".into(), json!(action))]);
-    let record = ingest::one(app, caller, "loyalty_command", &Value::Object(fields).to_string(), (app.wall)())?;
+    let record = ingest::one(app, caller, LoyaltyCommand::SCHEMA, &Value::Object(fields).to_string(), (app.wall)())?;
     let mut waiter = app.answers.wait(user);
+    let topic = topic_of(app, LoyaltyCommand::SCHEMA);
     // Obeyed before, it is not obeyed again, and nothing more is said of it in the log.
     let answer = match entry(app, user, &id).await {
         Some(entry) => Some(Ok(entry)),
@@ -77,7 +79,7 @@ async fn obey(app: &Arc<App>, caller: &Caller, user: &str, action: &str, request
             ingest::append(app, vec![record]).await?;
             let heard = async {
                 loop {
-                    match said(&*waiter.next().await?, "loyalty_commands", "command_id", &id) {
+                    match said(&*waiter.next().await?, topic, "command_id", &id) {
                         Some(answer) => return Some(answer),
                         None => continue,
                     }
@@ -108,6 +110,11 @@ async fn in_time<T>(app: &App, answer: impl Future<Output = Option<T>>) -> Optio
     }
 }
 
+/// The topic that commands of a schema are on.
+fn topic_of<'a>(app: &'a App, schema: &str) -> &'a str {
+    app.shop.catalog().of_schema(schema).map_or("", |t| t.name.as_str())
+}
+
 /// What a record says of the command with this id: the ledger's entry, or why it could not be processed.
 fn said(record: &Committed, topic: &str, field: &str, id: &str) -> Option<Result<Value, String>> {
     let value: Value = serde_json::from_slice(record.value.as_deref()?).ok()?;
@@ -121,7 +128,8 @@ fn said(record: &Committed, topic: &str, field: &str, id: &str) -> Option<Result
 
 /// The ledger's entry that answers a command, if it is among the newest.
 async fn entry(app: &Arc<App>, user: &str, id: &str) -> Option<Value> {
-    let ledger = query::here(app, "customers", "loyalty/ledger", user, "").await.ok()??;
+    let question = query::Question { group: "customers", key: user, path: "loyalty/ledger" };
+    let ledger = query::ask(app, &question, &HeaderMap::new()).await.ok()??;
     let entries = ledger.get("entries")?.as_array()?;
     entries.iter().find(|e| e.get("command_id").is_some_and(|c| c == id)).cloned()
 }
@@ -167,14 +175,15 @@ pub(crate) async fn subscription(
     fields.remove("effective_at").map_or(Ok(()), |_| caller.needs(Level::Server))?;
     fields.remove("timestamp");
     fields.extend([("event_id".into(), json!(id)), ("user_id".into(), json!(user)), ("action".into(), json!(action))]);
-    let record = ingest::one(&app, &caller, "subscription_event", &Value::Object(fields).to_string(), (app.wall)())?;
+    let record = ingest::one(&app, &caller, SubscriptionEvent::SCHEMA, &Value::Object(fields).to_string(), (app.wall)())?;
     let mut waiter = app.answers.wait(&user);
+    let topic = topic_of(&app, SubscriptionEvent::SCHEMA);
     ingest::append(&app, vec![record]).await?;
     let answered = async {
         let mut looked = Instant::now();
         loop {
             tokio::select! {
-                record = waiter.next() => if let Some(Err(reason)) = said(&*record?, "subscription_events", "event_id", &id) {
+                record = waiter.next() => if let Some(Err(reason)) = said(&*record?, topic, "event_id", &id) {
                     return Some(Err(reason));
                 },
                 () = tokio::time::sleep_until(looked + LOOK_EVERY) => {
@@ -195,11 +204,11 @@ pub(crate) async fn subscription(
 
 /// The customer's subscriptions, once the event with this id is among those applied.
 async fn standing(app: &Arc<App>, user: &str, id: &str) -> Option<Value> {
-    let mut answer = match query::here(app, "customers", "subscription", user, "").await {
+    let question = query::Question { group: "customers", key: user, path: "subscription" };
+    let mut answer = match query::ask(app, &question, &HeaderMap::new()).await {
         Ok(answer) => answer?,
-        Err(PortError::Restoring) => return None,
-        Err(e) => {
-            tracing::debug!("subscription of a customer: {e}");
+        Err(problem) => {
+            tracing::debug!(reason = problem.message, "a customer's subscription can't be looked at now");
             return None;
         }
     };

@@ -11,6 +11,9 @@ use tokio::net::TcpListener;
 pub struct GatewayConfig {
     /// Address and port of everything over HTTP. Beyond loopback it needs `keys`.
     pub listen: String,
+    /// Where other instances ask this one about the keys it owns: `host:port`, or an `http://` address. Where absent,
+    /// `listen`, if that is an address that others may be given.
+    pub advertised: Option<String>,
     /// Another address for `/healthz`, `/readyz` and `/metrics` alone; these three ask for no key.
     pub health_listen: Option<String>,
     /// Who may do what. Without any, everyone on this machine may do everything.
@@ -24,7 +27,14 @@ pub struct GatewayConfig {
 
 impl Default for GatewayConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), health_listen: None, keys: Keys::default(), origins: Vec::new(), limits: Limits::default() }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            advertised: None,
+            health_listen: None,
+            keys: Keys::default(),
+            origins: Vec::new(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -57,6 +67,11 @@ impl Keys {
             && self.admin.is_empty()
             && self.user_secret.is_none()
             && self.webhook_secret.is_none())
+    }
+
+    /// With which key this instance asks another on a caller's behalf: all instances have the same.
+    pub(crate) fn own(&self) -> Option<&Secret> {
+        self.server.first().or(self.admin.first())
     }
 }
 
@@ -164,6 +179,30 @@ impl GatewayConfig {
         Ok((listener, health))
     }
 
+    /// Where other instances ask this one, as a URL; `None` where nothing says so, such as when it listens on all addresses.
+    ///
+    /// # Errors
+    /// When what is configured can't be asked.
+    pub fn address(&self) -> Result<Option<String>, GatewayError> {
+        let Some(given) = &self.advertised else {
+            let stated = match self.listen.parse::<SocketAddr>() {
+                Ok(address) => !address.ip().is_unspecified() && address.port() != 0,
+                Err(_) => !self.listen.ends_with(":0"),
+            };
+            return Ok(stated.then(|| format!("http://{}", self.listen)));
+        };
+        let wrong = || GatewayError::Advertised(given.clone());
+        let text = if given.contains("://") { given.clone() } else { format!("http://{given}") };
+        let url = reqwest::Url::parse(&text).map_err(|_| wrong())?;
+        let is_bare = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        let is_whole = given.contains("://") || given.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|p| p != 0));
+        if url.scheme() == "http" && url.has_host() && is_bare && is_whole {
+            Ok(Some(text.trim_end_matches('/').to_owned()))
+        } else {
+            Err(wrong())
+        }
+    }
+
     /// Refuses an address that others can reach while nothing says who may do what.
     pub fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {
         if address.ip().is_loopback() || self.keys.any() { Ok(()) } else { Err(GatewayError::Open(address)) }
@@ -193,6 +232,27 @@ mod tests {
         let error = serde_json::from_value::<GatewayConfig>(json!({ "limits": { "sokets": 1 } })).unwrap_err().to_string();
         assert!(error.contains("sokets"), "{error}");
         assert!(serde_json::from_value::<GatewayConfig>(json!({ "keys": { "write": "" } })).is_err());
+    }
+
+    #[test]
+    fn where_others_ask_is_stated_or_follows_from_where_it_listens_if_that_is_one_address() {
+        let address = |listen: &str, advertised: Option<&str>| {
+            let config = GatewayConfig { listen: listen.into(), advertised: advertised.map(Into::into), ..GatewayConfig::default() };
+            config.address().map_err(|e| e.to_string())
+        };
+        let stated = |url: &str| Ok(Some(url.to_owned()));
+        assert_eq!(address("127.0.0.1:8080", None), stated("http://127.0.0.1:8080"));
+        assert_eq!(address("till-0.shop:8080", None), stated("http://till-0.shop:8080"));
+        assert_eq!(address("[::1]:8080", None), stated("http://[::1]:8080"));
+        for listen in ["0.0.0.0:8080", "[::]:8080", "127.0.0.1:0", "localhost:0"] {
+            assert_eq!(address(listen, None), Ok(None), "{listen}");
+        }
+        assert_eq!(address("0.0.0.0:8080", Some("till-0.till:8080")), stated("http://till-0.till:8080"));
+        assert_eq!(address("0.0.0.0:8080", Some("http://till-0.till/shop/")), stated("http://till-0.till/shop"));
+        for wrong in ["", "till-0", "till-0:http", "https://till-0:8080", "http://me:secret@till-0:8080", "till-0:0", "till-0:8080?x=1"] {
+            let error = address("0.0.0.0:8080", Some(wrong)).unwrap_err();
+            assert!(error.contains("advertised"), "{wrong}: {error}");
+        }
     }
 
     #[tokio::test]

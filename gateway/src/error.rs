@@ -26,6 +26,9 @@ pub enum GatewayError {
         "refuses to listen on {0}, which other machines can reach, without keys: set keys.server, keys.write and keys.admin, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
+    /// Other instances could not ask this one there.
+    #[error("advertised: '{0}' is neither host:port nor http://host:port, where other instances reach this one")]
+    Advertised(String),
     /// The system failed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -119,6 +122,7 @@ impl From<PortError> for Problem {
             PortError::Unavailable(_) => Self::unavailable(message),
             PortError::Restoring => Self::new(StatusCode::SERVICE_UNAVAILABLE, "restoring", message).retry_after(1),
             PortError::Elsewhere(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "moving", message).retry_after(1),
+            PortError::Unreachable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "moving", message).retry_after(5),
             PortError::NoSuchQuery(_) => Self::not_found(message),
             PortError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, "refused", message),
             PortError::Failed(_) => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message),

@@ -1,7 +1,7 @@
 //! Questions that another instance can answer, because it owns the key.
 
 use crate::{App, error::Problem, query::Question, request::REQUEST_ID};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 
@@ -10,6 +10,13 @@ const FORWARDED: &str = "x-tillflow-forwarded";
 
 /// The largest answer that is passed on.
 const MOST_BYTES: usize = 8 << 20;
+/// How long the owner may take for its answer: it reads it from its own disk.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whether another instance passed the question on.
+pub(crate) fn is_forwarded(asker: &HeaderMap) -> bool {
+    asker.contains_key(FORWARDED)
+}
 
 /// The client that asks other instances.
 pub(crate) fn client() -> Result<reqwest::Client, reqwest::Error> {
@@ -17,14 +24,20 @@ pub(crate) fn client() -> Result<reqwest::Client, reqwest::Error> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(Duration::from_secs(1))
-        .timeout(Duration::from_secs(5))
+        .timeout(ANSWER_WITHIN)
         .build()
 }
 
-/// Asks the instance at `address`, with the asker's own key.
+/// Asks the instance at `address`, with this one's key: whether the asker may was decided here.
 pub(crate) async fn ask(app: &Arc<App>, address: &str, question: &Question<'_>, asker: &HeaderMap) -> Result<Option<Value>, Problem> {
+    let answer = pass_on(app, address, question, asker).await;
+    app.metrics.forwarded(answer.is_ok());
+    answer
+}
+
+async fn pass_on(app: &Arc<App>, address: &str, question: &Question<'_>, asker: &HeaderMap) -> Result<Option<Value>, Problem> {
     let moving = |message: String| Problem::unavailable(message).retry_after(1);
-    if asker.contains_key(FORWARDED) {
+    if is_forwarded(asker) {
         return Err(moving(format!("the key is moving to {address}; try again shortly")));
     }
     let base = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
@@ -34,10 +47,14 @@ pub(crate) async fn ask(app: &Arc<App>, address: &str, question: &Question<'_>, 
         path.extend(question.path.split('/').filter(|s| !s.is_empty()));
     }
     let mut request = app.client.get(url).header(FORWARDED, "1");
-    for name in [header::AUTHORIZATION.as_str(), REQUEST_ID] {
-        if let Some(value) = asker.get(name) {
-            request = request.header(name, value);
-        }
+    if let Some(id) = asker.get(REQUEST_ID) {
+        request = request.header(REQUEST_ID, id);
+    }
+    let own = app.config.keys.own().and_then(|key| HeaderValue::try_from(format!("Bearer {}", key.reveal())).ok());
+    // Without a server key, only what the asker shows itself can open the other door.
+    if let Some(mut key) = own.or_else(|| asker.get(header::AUTHORIZATION).cloned()) {
+        key.set_sensitive(true);
+        request = request.header(header::AUTHORIZATION, key);
     }
     let failed = |e: reqwest::Error| moving(format!("the owner of the key, {address}, does not answer: {}", e.without_url()));
     let mut response = request.send().await.map_err(failed)?;
@@ -53,6 +70,9 @@ pub(crate) async fn ask(app: &Arc<App>, address: &str, question: &Question<'_>, 
     match (status.as_u16(), value) {
         (200, Some(value)) => Ok(Some(value)),
         (404, _) => Ok(None),
+        (401 | 403, _) => {
+            Err(moving(format!("the owner of the key, {address}, does not take this instance's key: give all the same keys.server")))
+        }
         (status, value) => {
             let said = value.as_ref().and_then(|v| v.pointer("/error/message")).and_then(Value::as_str).unwrap_or("no reason given");
             Err(moving(format!("the owner of the key, {address}, answers {status}: {said}")))

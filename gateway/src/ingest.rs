@@ -229,6 +229,9 @@ pub(crate) fn one(app: &App, caller: &Caller, schema: &str, text: &str, now: Tim
         None => Cow::Borrowed(text),
     };
     let mut event = Event::decode(schema, None, Some(text.as_bytes()))?;
+    if let Some(problem) = tillflow_processors::problem(&event) {
+        return Err(problem);
+    }
     let time = match &event {
         Event::User(e) => Some(e.timestamp),
         Event::Inventory(v) => Some(v.last_updated),

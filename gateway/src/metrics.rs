@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     records: IntCounterVec,
     unknown: IntCounter,
     requests: HistogramVec,
+    forwarded: IntCounterVec,
     pub sockets: IntGauge,
     pub pushes: IntCounter,
     pub skipped: IntCounter,
@@ -35,6 +36,10 @@ impl Metrics {
                     .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0]),
                 &["method", "route", "status"],
             )?,
+            forwarded: IntCounterVec::new(
+                Opts::new("tillflow_gateway_forwarded_total", "Questions passed on to the instance that owns the key"),
+                &["outcome"],
+            )?,
             sockets: IntGauge::new("tillflow_gateway_sockets", "Open WebSockets and event streams")?,
             pushes: IntCounter::new("tillflow_gateway_pushes_total", "Recommendations sent to open sockets")?,
             skipped: IntCounter::new(
@@ -45,6 +50,7 @@ impl Metrics {
         metrics.registry.register(Box::new(metrics.records.clone()))?;
         metrics.registry.register(Box::new(metrics.unknown.clone()))?;
         metrics.registry.register(Box::new(metrics.requests.clone()))?;
+        metrics.registry.register(Box::new(metrics.forwarded.clone()))?;
         metrics.registry.register(Box::new(metrics.sockets.clone()))?;
         metrics.registry.register(Box::new(metrics.pushes.clone()))?;
         metrics.registry.register(Box::new(metrics.skipped.clone()))?;
@@ -55,6 +61,11 @@ impl Metrics {
     pub fn taken(&self, schema: &str, accepted: usize, refused: usize) {
         self.records.with_label_values(&[schema, "accepted"]).inc_by(accepted as u64);
         self.records.with_label_values(&[schema, "refused"]).inc_by(refused as u64);
+    }
+
+    /// A question passed on to another instance.
+    pub fn forwarded(&self, answered: bool) {
+        self.forwarded.with_label_values(&[if answered { "answered" } else { "failed" }]).inc();
     }
 
     /// A user event of an unknown type.

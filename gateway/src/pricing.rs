@@ -4,7 +4,7 @@ use crate::{
     App,
     access::{Caller, Level},
     error::Problem,
-    ingest, query,
+    forward, ingest, query,
 };
 use axum::{
     Extension, Json,
@@ -33,23 +33,26 @@ const LONGEST_WAIT_S: u64 = 120;
 const RULE_COUNTS_WITHIN: Duration = Duration::from_secs(5);
 /// How often the state is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Any key: what every task knows is asked of the first one that runs here.
+/// Any key: what every task knows is asked of the first one that runs here. So many fall into every partition.
 const ANY_KEY: u32 = 256;
 
 fn bad(message: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "bad_request", message)
 }
 
-/// Asks what every task of the products knows: whichever runs here.
+/// Asks what every task of the products knows: whichever runs here, else one elsewhere.
 async fn anywhere(app: &Arc<App>, name: &'static str, rest: &str) -> Result<Option<Value>, Problem> {
-    let mut answer = Err(PortError::Restoring);
-    for key in 0..ANY_KEY {
-        answer = query::here(app, "products", name, &key.to_string(), rest).await;
-        if !matches!(answer, Err(PortError::Restoring | PortError::Elsewhere(_))) {
-            break;
+    let mut elsewhere = None;
+    for key in (0..ANY_KEY).map(|key| key.to_string()) {
+        match query::here(app, "products", name, &key, rest).await {
+            Err(PortError::Elsewhere(address)) => elsewhere = Some((key, address)),
+            Err(PortError::Restoring | PortError::Unreachable(_)) => {}
+            answer => return Ok(answer?),
         }
     }
-    Ok(answer?)
+    let (key, address) = elsewhere.ok_or(PortError::Restoring)?;
+    let path = format!("{name}/{rest}");
+    forward::ask(app, &address, &query::Question { group: "products", key: &key, path: &path }, &HeaderMap::new()).await
 }
 
 /// Which products to decide about, and how long to wait for it.
@@ -138,7 +141,8 @@ async fn decisions(app: &Arc<App>, mut products: Vec<ProductId>, at: Timestamp, 
 }
 
 async fn decision(app: &Arc<App>, product: &ProductId, since: Timestamp) -> Option<Value> {
-    let explained = query::here(app, "products", "price/explain", product.as_str(), "").await.ok()??;
+    let question = query::Question { group: "products", key: product.as_str(), path: "price/explain" };
+    let explained = query::ask(app, &question, &HeaderMap::new()).await.ok()??;
     let last = explained.get("last_decision")?;
     let made = Timestamp::parse(last.get("decided_at")?.as_str()?).ok()?;
     (made >= since).then(|| {

@@ -1,7 +1,11 @@
 //! From committed recommendations to open sockets: one follower of the log, any number of sockets, each of which sees
 //! the latest and never holds up another.
 
-use crate::App;
+use crate::{
+    App,
+    query::{self, Question},
+};
+use axum::http::HeaderMap;
 use futures_util::{
     FutureExt, StreamExt,
     future::{Fuse, FusedFuture},
@@ -191,7 +195,8 @@ pub(crate) async fn follow(app: Arc<App>, mut outputs: Receiver<Arc<Committed>>)
 /// Pushes were missed: whose, nobody knows. All who are connected get what the state says now.
 async fn catch_up(app: Arc<App>) {
     let ask = async |(user, before): (String, Option<Arc<Push>>)| {
-        if let Ok(Some(value)) = crate::query::here(&app, "customers", "recommendations", &user, "").await
+        let question = Question { group: "customers", key: &user, path: "recommendations" };
+        if let Ok(Some(value)) = query::ask(&app, &question, &HeaderMap::new()).await
             && let Some(push) = Push::of(&value, None)
         {
             app.hub.push_after(&user, before.as_ref(), push);

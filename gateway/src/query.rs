@@ -76,7 +76,8 @@ pub(crate) async fn product_path(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let path = path.trim_end_matches('/');
-    if path.starts_with(OF_THE_SHOP) {
+    // Another instance asks there what any task knows.
+    if path.starts_with(OF_THE_SHOP) && !forward::is_forwarded(&headers) {
         return Err(Problem::not_found("that is not about one product; see /v1/pricing"));
     }
     // Reasons, demand, costs and rules are the shop's; shoppers see what stands on a product's page.

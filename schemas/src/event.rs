@@ -2,10 +2,10 @@
 
 use crate::{
     Badge, BoxContents, Campaign, Challenge, Change, ClockMark, Customer, CustomerSignal, DeadLetterStatus, DecodeError, DemandSignal,
-    EmailResult, EmailTrigger, Entitlements, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Plan, PriceChange,
+    EmailResult, EmailTrigger, Entitlements, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Parcel, Plan, PriceChange,
     PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward, SegmentDefinition,
-    Segments, ShopFact, SubscriptionEvent, Template, Timestamp, UserEvent, UserEventKind, error::shorten, input, json, reference,
-    user_event,
+    Segments, ShopFact, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, error::shorten, input, json,
+    reference, user_event,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +17,7 @@ pub trait Record: Serialize + Clone + Send + Sync + 'static {
     const SCHEMA: &'static str;
     /// Whether it is written packed (postcard after [`PACKED`]) instead of as JSON: the internal records of which there
     /// are many a shopper's event. Only Tillflow reads them, and a drained upgrade changes their form.
-    const IS_PACKED: bool = matches!(Self::SCHEMA.as_bytes(), b"item_pairs" | b"demand_signal");
+    const IS_PACKED: bool = matches!(Self::SCHEMA.as_bytes(), b"item_pairs" | b"demand_signal" | b"parcel");
     /// Its key: the id it carries.
     fn key(&self) -> &str;
     /// As an event that other processors may follow.
@@ -28,6 +28,8 @@ pub trait Record: Serialize + Clone + Send + Sync + 'static {
 pub trait Reference: Record {
     /// Since when it counts, where it says.
     fn valid_from(&self) -> Option<Timestamp>;
+    /// The version that an event states, where it is one of these.
+    fn of(event: &Event) -> Option<&Self>;
 }
 
 /// First byte of a packed value; JSON begins with `{`, framed Avro with 0.
@@ -76,6 +78,9 @@ macro_rules! events {
         }
         impl Reference for $rtype {
             fn valid_from(&self) -> Option<Timestamp> { self.valid_from }
+            fn of(event: &Event) -> Option<&Self> {
+                match event { Event::$rvariant(change) => change.value.as_ref(), _ => None }
+            }
         })+
 
         impl Event {
@@ -176,6 +181,7 @@ impl Event {
         let Some((&PACKED, body)) = bytes.split_first() else { return Err(wrong(&"it does not begin as one")) };
         match schema {
             ItemPairs::SCHEMA => postcard::from_bytes(body).map(Self::ItemPairs).map_err(|e| wrong(&e)),
+            Parcel::SCHEMA => postcard::from_bytes(body).map(Self::Parcel).map_err(|e| wrong(&e)),
             DemandSignal::SCHEMA => postcard::from_bytes(body).map(Self::DemandSignal).map_err(|e| wrong(&e)),
             _ => Err(wrong(&"its topic holds none")),
         }
@@ -228,12 +234,14 @@ events! {
         EmailResult(EmailResult) = "email_result", key |v| v.user_id.as_str();
         DemandSignal(DemandSignal) = "demand_signal", key |v| v.product_id.as_str();
         ItemPairs(ItemPairs) = "item_pairs", key |v| v.product_id.as_str();
+        Parcel(Parcel) = "parcel", key |v| v.key.as_str();
         ProductCommand(ProductCommand) = "product_command", key |v| v.product_id.as_str();
         CustomerSignal(CustomerSignal) = "customer_signal", key |v| v.user_id.as_str();
         ShopFact(ShopFact) = "shop_fact", key |v| v.scope.as_str();
         ProductStatus(ProductStatus) = "product_status", key |v| v.product_id.as_str();
         ClockMark(ClockMark) = "clock_mark", key |_| "";
         DeadLetterStatus(DeadLetterStatus) = "dead_letter_status", key |v| v.id.as_str();
+        TaskOwner(TaskOwner) = "task_owner", key |v| v.task.as_str();
     }
     reference {
         Product(Product) = "product", id product_id;

@@ -125,6 +125,23 @@ pub struct ClockMark {
     pub at: Timestamp,
 }
 
+/// Bytes from one group's processors to another's, in a form of their own: where a record an event is too many.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// Places it; see [`Parcel::key_of`].
+    pub key: String,
+    /// What only its sender and its receiver can read.
+    pub body: Vec<u8>,
+}
+
+impl Parcel {
+    /// A key that lies in `partition` of `partitions`: a parcel may be for all keys of a task.
+    pub fn key_of(partition: u32, partitions: u32) -> String {
+        let lies_there = |key: &String| crate::partition::partition(key.as_bytes(), partitions) == partition;
+        (0_u32..).map(|n| n.to_string()).find(lies_there).unwrap_or_default()
+    }
+}
+
 /// A dead letter's fate, decided by a person.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterStatus {
@@ -134,4 +151,20 @@ pub struct DeadLetterStatus {
     pub status: String,
     /// When.
     pub at: Timestamp,
+}
+
+/// Which instance owns a task, and so answers for its keys: written in the first transaction after it took the task over.
+/// Or which life of an instance has its place in a group: written before it joins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOwner {
+    /// `group/partition`; of a place `group@instance`.
+    pub task: String,
+    /// The instance's name.
+    pub instance: String,
+    /// Where other instances ask it, as a URL; `None` where it is not configured.
+    #[serde(default)]
+    pub address: Option<String>,
+    /// Tells a process from others that were given the same name.
+    #[serde(default)]
+    pub life: Option<String>,
 }

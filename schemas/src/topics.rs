@@ -21,6 +21,8 @@ pub struct Topic {
     pub schema: String,
     /// The field that is the key.
     pub key: String,
+    /// Whether its records lie where their keys say.
+    pub keyed: Keyed,
     /// The task group a changelog or rekey topic belongs to.
     pub of: Option<String>,
     /// Number of partitions, the configured default filled in.
@@ -51,6 +53,18 @@ pub enum Role {
     Rekey,
     /// The state of a task group.
     Changelog,
+}
+
+/// Whether the records of an input lie where their ids say, or are put there first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keyed {
+    /// Those that do are processed where they are, the others re-keyed. Order holds among those of one id that took the
+    /// same path.
+    #[default]
+    Trusted,
+    /// All take the way through the re-keying topic, and so keep the order in which one partition holds them.
+    Untrusted,
 }
 
 /// What happens to old records.
@@ -118,6 +132,8 @@ struct Entry {
     role: Role,
     schema: String,
     key: String,
+    #[serde(default)]
+    keyed: Keyed,
     of: Option<String>,
     partitions: Option<u32>,
     retention: String,
@@ -154,6 +170,9 @@ impl Catalog {
             if partitions == 0 {
                 return Err(wrong("needs at least one partition".into()));
             }
+            if e.keyed == Keyed::Untrusted && e.role != Role::Input {
+                return Err(wrong("only an input is keyed: untrusted; whatever else is written by Tillflow, or has no order".into()));
+            }
             if e.role == Role::Output && e.class.is_none() {
                 return Err(wrong("an output needs a class: a, b or c".into()));
             }
@@ -168,6 +187,7 @@ impl Catalog {
                 role: e.role,
                 schema: e.schema,
                 key: e.key,
+                keyed: e.keyed,
                 of: e.of,
                 partitions,
                 retention,
@@ -177,6 +197,19 @@ impl Catalog {
             });
         }
         Ok(catalog)
+    }
+
+    /// The same list with these inputs `keyed: untrusted`.
+    ///
+    /// # Errors
+    /// Names what is no input.
+    pub fn untrusted(mut self, names: &[String]) -> Result<Self, CatalogError> {
+        for name in names {
+            let topic = self.index(name).and_then(|i| self.topics.get_mut(i)).filter(|t| t.role == Role::Input);
+            let no_input = || CatalogError::Value { topic: name.clone(), reason: "is no input, and only an input is untrusted".into() };
+            topic.ok_or_else(no_input)?.keyed = Keyed::Untrusted;
+        }
+        Ok(self)
     }
 
     /// All topics, in the list's order.
@@ -221,12 +254,31 @@ mod tests {
     }
 
     #[test]
+    fn an_input_is_trusted_until_the_list_or_the_shop_says_otherwise() {
+        let catalog = Catalog::built_in(4).unwrap();
+        assert!(catalog.topics().iter().all(|t| t.keyed == Keyed::Trusted));
+        let line = "topics:\n  - { name: x, role: input, schema: s, key: k, keyed: untrusted, retention: 1d }";
+        assert_eq!(Catalog::parse(line, 4).unwrap().get("x").unwrap().keyed, Keyed::Untrusted);
+        let catalog = catalog.untrusted(&["user_events".into()]).unwrap();
+        assert_eq!(
+            catalog.topics().iter().filter(|t| t.keyed == Keyed::Untrusted).map(|t| t.name.as_str()).collect::<Vec<_>>(),
+            ["user_events"]
+        );
+        for name in ["products", "user_event"] {
+            let error = Catalog::built_in(4).unwrap().untrusted(&[name.into()]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("no input"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_mistake_names_the_topic() {
         for (line, part) in [
             ("{ name: x, role: output, schema: s, key: k, retention: 1d }", "class"),
             ("{ name: x, role: input, schema: s, key: k, retention: soon }", "soon"),
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partitions: 0 }", "partition"),
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partition: 3 }", "partition"),
+            ("{ name: x, role: input, schema: s, key: k, keyed: maybe, retention: 1d }", "untrusted"),
+            ("{ name: x, role: reference, schema: s, key: k, keyed: untrusted, retention: 1d }", "only an input"),
         ] {
             let error = Catalog::parse(&format!("topics:\n  - {line}"), 4).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -45,6 +45,16 @@ pub enum StateError {
         /// What the store said.
         detail: String,
     },
+    /// A value is larger than a changelog takes.
+    #[error("store {store}: a value of {bytes} bytes is larger than {limit}")]
+    TooLarge {
+        /// The store's name.
+        store: String,
+        /// Its size.
+        bytes: usize,
+        /// The largest.
+        limit: usize,
+    },
     /// A stored value does not have the form this version expects.
     #[error("store {store}: a stored value cannot be read: {detail}")]
     Value {

@@ -4,6 +4,9 @@ use crate::{Key, Read, Result, StateError, Store, key};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, marker::PhantomData};
 
+/// The largest value of a row, in bytes: a record of a changelog has at most 10 MB.
+pub const LARGEST_ROW: usize = 9_000_000;
+
 /// A typed table of a store. Rows of one table share a prefix, so they lie together in key order.
 pub struct Table<K, V> {
     name: &'static str,
@@ -59,9 +62,12 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     /// Writes the value of `key`.
     ///
     /// # Errors
-    /// When the value cannot be encoded.
+    /// When the value cannot be encoded, or is larger than [`LARGEST_ROW`].
     pub fn put(&self, store: &mut Store, key: &K, value: &V) -> Result<()> {
         let bytes = postcard::to_allocvec(value).map_err(|e| self.wrong(&e))?;
+        if bytes.len() > LARGEST_ROW {
+            return Err(StateError::TooLarge { store: self.name.into(), bytes: bytes.len(), limit: LARGEST_ROW });
+        }
         store.put(self.row(key), bytes);
         Ok(())
     }

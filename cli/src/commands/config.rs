@@ -9,7 +9,6 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
-use tillflow_schemas::Catalog;
 
 /// Arguments of `tillflow config`.
 #[derive(Args, Debug)]
@@ -38,6 +37,7 @@ pub enum ConfigCommand {
 
 /// What a key means.
 const MEANINGS: &[(&str, &str)] = &[
+    ("advertised", "Where other instances ask this one about the keys it owns, host:port; listen where absent, if that is one address."),
     ("app_id", "Prefix of consumer groups and transactional ids on Kafka."),
     ("brokers", "Kafka's bootstrap servers, host:port,…"),
     ("commit.fsync", "Whether a commit on the embedded log waits for the disk; off, it survives a crash of the process only."),
@@ -90,6 +90,10 @@ const MEANINGS: &[(&str, &str)] = &[
     ("topics.partitions", "Partitions of each topic that does not state its own."),
     ("topics.prefix", "Goes before every topic name on Kafka."),
     ("topics.replication", "Replicas of topics that are created on Kafka; the broker's default where absent."),
+    (
+        "topics.untrusted",
+        "Inputs whose clients don't put all records of an id into one partition: all of them are re-keyed, so that order holds.",
+    ),
     ("workers", "Worker threads a task group."),
     // Parts of sections that may hold secrets.
     ("loyalty.secret", "Seeds spins and signs what must not be guessed; the same for all instances."),
@@ -192,12 +196,15 @@ pub fn check(file: &Path, out: Out<'_>) -> Result<()> {
 /// What is wrong with a configuration beyond its keys and types: the systems' sections, and what does not go together.
 pub fn problems(config: &Config) -> Vec<String> {
     let mut problems = Vec::new();
-    match Catalog::built_in(config.topics.partitions) {
+    match config.catalog() {
         Ok(catalog) => problems.extend(tillflow_processors::groups(&config.settings()).iter().flat_map(|g| g.problems(&catalog))),
-        Err(e) => problems.push(format!("topics.partitions: {e}")),
+        Err(e) => problems.push(format!("topics: {e}")),
     }
     if config.log == Some(crate::config::LogKind::Kafka) && config.brokers.is_none() {
         problems.push("log: kafka needs brokers".into());
+    }
+    if let Err(e) = config.gateway.address() {
+        problems.push(e.to_string());
     }
     if let Err(e) = config.registry.connect() {
         problems.push(format!("registry.url: {e}"));

@@ -175,6 +175,10 @@ fn listen(config: &Config) -> Found {
         return failed(e.to_string(), "set keys.server and keys.write, or listen on 127.0.0.1");
     }
     match TcpListener::bind(resolved) {
+        Ok(_) if config.log_kind() == LogKind::Kafka && matches!(config.gateway.address(), Ok(None)) => {
+            let mend = "set advertised to HOST:PORT; with one instance alone it is not needed";
+            warning(format!("{address} is free, but other instances can't be told to ask this one there"), mend)
+        }
         Ok(_) => fine(format!("{address} is free")),
         Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => {
             warning(format!("{address} is taken, maybe by a running instance"), "stop that, or give --listen another port")

@@ -19,7 +19,7 @@ use tillflow_engine::{
     Engine, EngineConfig, Wall,
     log::{NewRecord, kafka::Stores},
 };
-use tillflow_schemas::{Catalog, Codec, EmailResult, EmailTrigger, Timestamp};
+use tillflow_schemas::{Codec, EmailResult, EmailTrigger, Timestamp};
 
 /// Records appended in one write.
 const BATCH: usize = 10_000;
@@ -54,7 +54,7 @@ pub struct ImportArgs {
 /// # Errors
 /// When a file can't be read, an instance runs, or the log fails.
 pub fn run(args: &ImportArgs, config: &Config, out: Out<'_>) -> Result<()> {
-    let catalog = Arc::new(Catalog::built_in(config.topics.partitions)?);
+    let catalog = Arc::new(config.catalog()?);
     let until = args.until.as_deref().map(|t| Timestamp::parse(t).map_err(|e| Usage(format!("--until: {e}")))).transpose()?;
     if until.is_some_and(|t| t > Timestamp::wall()) {
         return Err(Usage("--until lies in the future, and a clock never goes back".into()).into());
@@ -67,7 +67,7 @@ pub fn run(args: &ImportArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let groups = tillflow_processors::groups(&config.settings());
     let registry = config.registry.connect()?;
     let codec = Arc::new(registry.map_or_else(Codec::json, |registry| Codec::with_registry(registry, &config.topics.prefix)));
-    let engine_config = EngineConfig { idle_clock: false, leave: true, ..running::engine_config(config, &Wall::Real) };
+    let engine_config = EngineConfig { idle_clock: false, upkeep: None, leave: true, ..running::engine_config(config, &Wall::Real) };
     // What is there already stays as it is.
     let place = match config.log_kind() {
         LogKind::Embedded => Place::Embedded(running::open_embedded(config, &catalog, &config.data_dir)?),

@@ -211,7 +211,7 @@ pub fn keyed(index: usize, topic: &Topic, key: &str, value: Vec<u8>) -> NewRecor
 /// When it is not there, or another process holds it.
 pub fn embedded(config: &Config) -> Result<Embedded> {
     existing(&config.data_dir)?;
-    running::open_embedded(config, &Catalog::built_in(config.topics.partitions)?, &config.data_dir)
+    running::open_embedded(config, &config.catalog()?, &config.data_dir)
 }
 
 /// Refuses a directory without an embedded log, rather than make an empty one.
@@ -257,5 +257,5 @@ pub fn cluster(config: &Config) -> Result<Kafka> {
     let mut config = config.clone();
     // It joins no group, so it needs no name of its own, and leaves none in the data directory.
     config.instance.id.get_or_insert_with(|| "command".into());
-    running::cluster(&config, &Arc::new(Catalog::built_in(config.topics.partitions)?))
+    running::cluster(&config, &Arc::new(config.catalog()?))
 }

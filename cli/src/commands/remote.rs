@@ -37,7 +37,7 @@ impl Remote {
     /// # Errors
     /// When it does not, or gives no one with this key a look.
     pub fn new(instance: Instance, config: &Config) -> Result<Self> {
-        let remote = Self { instance, catalog: Catalog::built_in(config.topics.partitions)? };
+        let remote = Self { instance, catalog: config.catalog()? };
         remote.slice(TopicPartition { topic: 0, partition: 0 }, i64::MAX)?;
         Ok(remote)
     }

@@ -2,7 +2,12 @@
 
 mod shop;
 
-use crate::{commands::Usage, config::Config, replay, running::Running};
+use crate::{
+    commands::Usage,
+    config::Config,
+    replay,
+    running::{Part, Running},
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -95,7 +100,7 @@ fn mails(config: &Config) -> usize {
 async fn live(args: &DemoArgs, config: &Config) -> Result<Value> {
     let wall = Wall::scaled(Timestamp::wall(), args.speed);
     let groups = tillflow_processors::groups(&config.settings());
-    let mut running = Running::start(config, &groups, wall.clone(), false).await?;
+    let mut running = Running::start(config, &groups, wall.clone(), Part::default()).await?;
     let log = running.embedded.clone().context("the demo runs on the embedded log")?;
     let base = format!("http://{}", running.address);
     if !args.headless {

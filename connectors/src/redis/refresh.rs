@@ -28,7 +28,7 @@ pub(super) fn read(shop: &Shop, key: Key) -> Fresh {
             Ok(Some(value)) if is_answer(&value) => apply(schema, &value, &mut change),
             Ok(_) | Err(PortError::NoSuchQuery(_)) => {}
             Err(PortError::Restoring | PortError::Unavailable(_)) => return Fresh::Later(key),
-            Err(PortError::Elsewhere(_)) => return Fresh::Nothing,
+            Err(PortError::Elsewhere(_) | PortError::Unreachable(_)) => return Fresh::Nothing,
             Err(error) => {
                 tracing::warn!(key = key.name(), %error, "can't be read for Redis");
                 return Fresh::Nothing;

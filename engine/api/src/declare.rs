@@ -4,11 +4,14 @@ use crate::{Combine, Query, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
-use tillflow_schemas::{Record, Reference};
+use tillflow_schemas::{Event, Record, Reference};
 use tillflow_state::{Key, Table, prefix_of};
 
 /// Answers a query from committed state; `None` is "no such thing".
 pub type QueryFn = Arc<dyn Fn(&Query<'_>) -> Result<Option<Value>> + Send + Sync>;
+
+/// Says what is wrong with a definition, beyond its form.
+pub type CheckFn = Arc<dyn Fn(&Event) -> Result<(), String> + Send + Sync>;
 
 /// An output declared; emitting needs it.
 pub struct Output<V>(PhantomData<fn(V)>);
@@ -46,6 +49,8 @@ pub struct Declared {
     pub follows: Vec<&'static str>,
     /// Schemas of its broadcast tables that keep versions by `valid_from`.
     pub globals: Vec<&'static str>,
+    /// What it checks of definitions, by their schemas.
+    pub checks: Vec<(&'static str, CheckFn)>,
     /// Schemas of its broadcast tables of which only the latest known counts.
     pub latest: Vec<&'static str>,
     /// Schemas it emits.
@@ -101,6 +106,11 @@ impl<'a> Declare<'a> {
     pub fn global<V: Reference>(&mut self) -> Global<V> {
         self.seen.globals.push(V::SCHEMA);
         Global(PhantomData)
+    }
+
+    /// Checks definitions that are stated on their topic: what is wrong becomes a dead letter.
+    pub fn check<V: Reference>(&mut self, check: impl Fn(&V) -> Result<(), String> + Send + Sync + 'static) {
+        self.seen.checks.push((V::SCHEMA, Arc::new(move |event| V::of(event).map_or(Ok(()), &check))));
     }
 
     /// Looks up the latest known, whatever the event time: what depends on it is of class C.

@@ -10,7 +10,17 @@ pub enum Error {
     Reject(String),
     /// The store failed: the task stops and is restored; the record is not to blame.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(StateError),
+}
+
+impl From<StateError> for Error {
+    /// A value that is too large is the record's own doing.
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::TooLarge { .. } => Self::Reject(error.to_string()),
+            error => Self::State(error),
+        }
+    }
 }
 
 impl Error {

@@ -39,7 +39,7 @@ mod topology;
 mod upcoming;
 
 pub use context::{Context, Place, Query, Timer};
-pub use declare::{Combined, Declare, Declared, Global, Output, QueryFn, TimerKind};
+pub use declare::{CheckFn, Combined, Declare, Declared, Global, Output, QueryFn, TimerKind};
 pub use error::{Error, Result};
 pub use globals::Globals;
 pub use outbox::{Combine, Emission, LARGEST_VALUE, Outbox};

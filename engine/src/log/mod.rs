@@ -157,12 +157,12 @@ pub trait Log {
     /// When the store can't be opened.
     fn open(&mut self, partition: u32) -> Result<Opened, LogError>;
 
-    /// Decides transactions that a former owner of these inputs may have left open, and returns the offsets committed
-    /// for them, where the log keeps any.
+    /// Decides transactions that a former owner of these inputs may have left open. Where to go on is said by the store,
+    /// once it is restored: offsets that a group keeps may expire.
     ///
     /// # Errors
     /// When the log fails.
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError>;
+    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError>;
 
     /// Begins to deliver an input from an offset; started again, it moves there.
     ///

@@ -1,8 +1,9 @@
 //! One input of a task: records fetched and not yet processed, decoded once.
 
+use super::partition::Shared;
 use crate::log::{Record, TopicPartition};
 use std::{collections::VecDeque, time::Instant};
-use tillflow_schemas::{Catalog, ClockMark, Codec, Event, Record as _, Role, Timestamp};
+use tillflow_schemas::{ClockMark, Event, Record as _, Role, Timestamp};
 
 /// Header of a watermark: the partition of the task that tells it.
 pub const SOURCE: &str = "tillflow.source";
@@ -17,6 +18,8 @@ pub struct Input {
     pub at: TopicPartition,
     /// Its role: records of the shop's own topics move the clock and may lie in a foreign partition.
     pub role: Role,
+    /// Whether it holds definitions, which the broadcast tables take: here they are only checked, in no order.
+    pub definitions: bool,
     /// The next offset to be processed.
     pub position: i64,
     /// The next offset to be fetched.
@@ -45,6 +48,8 @@ pub struct Pending {
 pub enum Content {
     /// It is for the processors.
     Event(Event),
+    /// It is in order, and no processor's: a definition.
+    Definition,
     /// An upstream task has come this far.
     Watermark(u32, Timestamp),
     /// All clocks go forward to here: the end of an input.
@@ -56,8 +61,8 @@ pub enum Content {
 }
 
 /// Decodes a record once.
-pub fn decode(record: Record, delivered: Instant, catalog: &Catalog, codec: &Codec) -> Pending {
-    let content = content(&record, catalog, codec);
+pub fn decode(record: Record, delivered: Instant, shared: &Shared) -> Pending {
+    let content = content(&record, shared);
     let time = match &content {
         Content::Event(event) => event.time(),
         Content::Mark(at) => Some(*at),
@@ -67,7 +72,8 @@ pub fn decode(record: Record, delivered: Instant, catalog: &Catalog, codec: &Cod
     Pending { record, content, time, delivered }
 }
 
-fn content(record: &Record, catalog: &Catalog, codec: &Codec) -> Content {
+fn content(record: &Record, shared: &Shared) -> Content {
+    let (catalog, codec) = (&shared.catalog, &shared.codec);
     if let (Some(source), Some(at)) = (number(record, SOURCE), number(record, WATERMARK)) {
         return Content::Watermark(source as u32, Timestamp::from_millis(at));
     }
@@ -79,7 +85,13 @@ fn content(record: &Record, catalog: &Catalog, codec: &Codec) -> Content {
     }
     match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
         Ok(Event::ClockMark(ClockMark { at })) => Content::Mark(at),
-        Ok(event) => Content::Event(event),
+        Ok(Event::User(event)) if event.who().is_none() => {
+            Content::Broken("user_id: is missing, and so are anonymous_id and the record's key: it is nobody's event".into())
+        }
+        Ok(event) => match shared.definitions.get(&record.at.topic) {
+            Some(checks) => checks.iter().find_map(|check| check(&event).err()).map_or(Content::Definition, Content::Broken),
+            None => Content::Event(event),
+        },
         Err(e) if e.is_temporary() => Content::Later(e.to_string()),
         Err(e) => Content::Broken(e.to_string()),
     }
@@ -89,7 +101,7 @@ fn number(record: &Record, header: &str) -> Option<i64> {
     record.header(header)?.try_into().ok().map(i64::from_be_bytes)
 }
 
-/// The watermark of a task that never saw an event and waits for none: others need not wait for it.
+/// The watermark of a task that never saw an event, or none for long, and waits for none: others need not wait for it.
 pub const IDLE: Timestamp = Timestamp::MAX;
 
 /// Schema of the mark that sets clocks forward.

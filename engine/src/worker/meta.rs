@@ -18,7 +18,8 @@ pub struct Meta {
     pub clock: Timestamp,
     /// Timers up to here have fired.
     pub watermark: Timestamp,
-    /// The last watermark heard from each upstream task, by topic name and partition.
+    /// The last watermark heard from each upstream task, by topic name and partition; and, of an input of the shop's
+    /// own, the last time in it.
     pub upstream: BTreeMap<(String, u32), Timestamp>,
     /// The last watermark told downstream.
     pub announced: Timestamp,

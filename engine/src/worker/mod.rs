@@ -33,6 +33,8 @@ use tillflow_state::StateError;
 const BURST: usize = 2_000;
 /// For how long records are processed between two looks at the log.
 const BURST_TIME: Duration = Duration::from_millis(50);
+/// Records processed between two looks at the clock.
+const LOOK_EVERY: usize = 16;
 /// How long a poll waits when there is nothing to do.
 const IDLE_POLL: Duration = Duration::from_millis(50);
 /// How often lag and clocks are stated.
@@ -261,8 +263,8 @@ impl<L: Log> Worker<L> {
         let wall = &self.shared.config.wall;
         for partition in self.running.values_mut() {
             let started = wall.instant();
-            for _ in 0..share {
-                if wall.elapsed(started) > time {
+            for n in 0..share {
+                if n % LOOK_EVERY == 0 && wall.elapsed(started) > time {
                     break;
                 }
                 match partition.step(&globals, &self.log)? {

@@ -59,9 +59,10 @@ pub fn slice(
 ) -> Result<(), LogError> {
     let Some(reader) = log.changelog() else { return Ok(()) };
     let mut fresh = false;
-    for task in restoring.values_mut().filter(|t| t.target.is_none()) {
+    for (partition, task) in restoring.iter_mut().filter(|(_, t)| t.target.is_none()) {
         let Some(changelog) = &mut task.changelog else { continue };
         let end = reader.end(changelog.at)?;
+        tracing::info!(group, partition, from = changelog.offset, to = end, "restoring");
         task.target = Some((end, changelog.offset));
         fresh = true;
     }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod console;
+mod forward;
 mod ingest;
 mod openapi;
 mod pricing;

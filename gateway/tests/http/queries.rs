@@ -78,24 +78,6 @@ async fn a_page_of_a_listed_origin_may_call_after_asking() {
 }
 
 #[tokio::test]
-async fn the_owner_of_a_key_is_asked_and_nobody_passes_a_question_on_twice() {
-    let owner = start().await;
-    let asked = start().await;
-    let elsewhere = |at: &str| Err(PortError::Elsewhere(at.into()));
-    owner.shop.answer("customers", "entitlements", "u/1", "early access", Ok(Some(json!({ "has": true }))));
-    asked.shop.answer("customers", "entitlements", "u/1", "early access", elsewhere(&owner.address.to_string()));
-    assert_eq!(asked.get("/v1/users/u%2F1/entitlements/early%20access").await, (200, json!({ "has": true })));
-    asked.shop.answer("products", "", "p1", "", elsewhere(&owner.address.to_string()));
-    assert_eq!(asked.get("/v1/products/p1").await.0, 404);
-
-    owner.shop.answer("customers", "loyalty", "u2", "", elsewhere(&asked.address.to_string()));
-    asked.shop.answer("customers", "loyalty", "u2", "", elsewhere(&owner.address.to_string()));
-    assert_eq!(asked.get("/v1/users/u2/loyalty").await.0, 503);
-    asked.shop.answer("customers", "loyalty", "u3", "", elsewhere("127.0.0.1:1"));
-    assert_eq!(asked.get("/v1/users/u3/loyalty").await.0, 503);
-}
-
-#[tokio::test]
 async fn with_keys_a_users_state_is_the_shops_and_the_users_own() {
     let keys = Keys { write: vec!["w".into()], server: vec!["s".into()], ..Keys::default() };
     let gateway = start_with(FakeShop::new(), GatewayConfig { keys, ..GatewayConfig::default() }).await;

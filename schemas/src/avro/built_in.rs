@@ -39,6 +39,7 @@ schemas! {
     "shop_fact",
     "product_status",
     "dead_letter_status",
+    "task_owner",
     "product_price",
     "price_change",
     "related_products",

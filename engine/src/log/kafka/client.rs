@@ -1,5 +1,6 @@
 //! How to reach the cluster, and the client configurations derived from it.
 
+use super::purge::Purging;
 use crate::log::{LogError, TopicPartition};
 use rdkafka::{ClientConfig, TopicPartitionList, error::KafkaError, types::RDKafkaErrorCode};
 use std::{
@@ -24,6 +25,8 @@ pub struct KafkaSettings {
     pub replication: Option<i32>,
     /// After so long without a heartbeat a member counts as dead.
     pub session_timeout: Duration,
+    /// How sparingly consumed records of internal topics are deleted.
+    pub purging: Purging,
     /// Further librdkafka settings, such as `security.protocol` and `sasl.*`.
     pub options: BTreeMap<String, String>,
 }
@@ -182,7 +185,6 @@ pub fn classify(what: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode as E;
     let text = format!("{what}: {error}");
     match error.rdkafka_error_code() {
-        Some(E::FencedInstanceId) => LogError::Fenced(text),
         Some(
             E::TopicAuthorizationFailed
             | E::GroupAuthorizationFailed

@@ -10,17 +10,28 @@ use rdkafka::{
     producer::ProducerContext,
     types::RDKafkaRespErr,
 };
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Of a worker's consumer.
 #[derive(Default)]
 pub struct MemberContext {
     changes: Mutex<VecDeque<Membership>>,
-    fatal: Mutex<Option<String>>,
-    closing: AtomicBool,
+    ending: Mutex<Ending>,
+}
+
+/// How far a member is in giving its place up.
+#[derive(Default, PartialEq)]
+enum Ending {
+    /// It is not: changes are kept for whoever polls.
+    #[default]
+    Not,
+    /// Changes are answered at once; so many were.
+    Answering(usize),
+    /// librdkafka is told to end the membership: it waits for one answer at most, and ends with it. A second one would
+    /// be waited for forever, since nobody is left to hear it.
+    Last,
+    /// That answer was given.
+    Over,
 }
 
 impl MemberContext {
@@ -34,23 +45,33 @@ impl MemberContext {
         !self.changes.lock().is_empty()
     }
 
-    /// The error that ends this client, if one came.
-    pub fn fatal(&self) -> Option<String> {
-        self.fatal.lock().clone()
+    /// From now on changes are answered at once. False when that was so already.
+    pub fn begin_to_end(&self) -> bool {
+        let mut ending = self.ending.lock();
+        let begins = *ending == Ending::Not;
+        if begins {
+            *ending = Ending::Answering(0);
+        }
+        begins
     }
 
-    /// From now on revocations are answered at once: nobody polls any more.
-    pub fn close(&self) {
-        self.closing.store(true, Ordering::Release);
+    /// How many changes were answered at once.
+    pub fn answered(&self) -> usize {
+        match *self.ending.lock() {
+            Ending::Answering(answered) => answered,
+            _ => 0,
+        }
+    }
+
+    /// From now on one change is answered, and no more.
+    pub fn end(&self) {
+        *self.ending.lock() = Ending::Last;
     }
 }
 
 impl ClientContext for MemberContext {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("consumer: {error}: {reason}");
-        if reason.contains("FENCED_INSTANCE_ID") || reason.contains("fenced") {
-            self.fatal.lock().get_or_insert_with(|| reason.to_owned());
-        }
     }
 }
 
@@ -58,11 +79,15 @@ impl ConsumerContext for MemberContext {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let numbers = partitions.elements().iter().map(|e| e.partition() as u32).collect();
         let assign = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Acquire) {
-            let answered = if assign { consumer.incremental_assign(&TopicPartitionList::new()) } else { unassign(consumer, partitions) };
-            if let Err(e) = answered {
-                tracing::debug!("answering a rebalance while closing: {e}");
+        let mut ending = self.ending.lock();
+        if *ending != Ending::Not {
+            if *ending != Ending::Over {
+                answer(consumer, assign);
             }
+            *ending = match *ending {
+                Ending::Answering(answered) => Ending::Answering(answered + 1),
+                _ => Ending::Over,
+            };
             return;
         }
         self.changes.lock().push_back(if assign {
@@ -72,6 +97,18 @@ impl ConsumerContext for MemberContext {
         } else {
             Membership::Revoked(numbers)
         });
+    }
+}
+
+/// Answers a change on behalf of a member that ends: it takes nothing, and gives all up.
+pub fn answer<C: ConsumerContext>(consumer: &BaseConsumer<C>, assign: bool) {
+    let answered = if assign {
+        consumer.incremental_assign(&TopicPartitionList::new())
+    } else {
+        consumer.assignment().and_then(|all| consumer.incremental_unassign(&all))
+    };
+    if let Err(e) = answered {
+        tracing::debug!("ending a membership: {e}");
     }
 }
 

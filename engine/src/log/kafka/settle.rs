@@ -6,22 +6,25 @@ use super::{
 };
 use crate::log::{LogError, TopicPartition};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
+    ClientConfig, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::KafkaResult,
     producer::{BaseProducer, Producer},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
 /// How long committed offsets may take to become stable before the one who holds them back is fenced.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// Longest wait in all: a transaction's timeout and a little more.
-const LONGEST: Duration = Duration::from_secs(15);
+/// Longest wait in all: after a transaction's timeout of 10 s and the 10 s at which coordinators look for such, no
+/// transaction is open any more.
+const LONGEST: Duration = Duration::from_secs(25);
+/// Where one hangs, the others are not waited for as long.
+const AGAIN: Duration = Duration::from_secs(1);
 
-/// The stable committed offsets of `inputs`.
+/// Waits until the committed offsets of `inputs` are stable.
 ///
 /// Offsets carry the transactional id of the worker that committed them. A transaction of that id that is still open
 /// holds them back until it times out; initialising a producer of that id decides it at once, and its owner, should
@@ -32,17 +35,23 @@ pub fn settle(
     group: &str,
     own: &str,
     inputs: &[TopicPartition],
-) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+    hangs: bool,
+) -> Result<(), LogError> {
     let list = kafka.list(inputs.iter().copied());
     let started = Instant::now();
-    let mut fenced = BTreeSet::new();
+    let (mut fenced, longest) = (BTreeSet::new(), if hangs { AGAIN } else { LONGEST });
+    let mut reader = None;
     loop {
         match member.committed_offsets(list.clone(), PATIENCE) {
-            Ok(committed) => return Ok(offsets(kafka, &committed)),
-            Err(e) if started.elapsed() > LONGEST => return Err(classify("committed offsets", &e)),
+            Ok(_) => return Ok(()),
+            Err(e) if started.elapsed() > longest => return Err(classify("committed offsets", &e)),
             Err(e) => tracing::debug!(group, "committed offsets are not stable yet: {e}"),
         }
-        for id in writers(kafka, group, &list)? {
+        let reader = match &mut reader {
+            Some(reader) => reader,
+            none => none.insert(undecided_too(kafka, group)?),
+        };
+        for id in writers(reader, &list)? {
             if id != own && fenced.insert(id.clone()) {
                 tracing::info!(group, transactional_id = id, "deciding the transaction that a former owner left open");
                 fence(kafka, &id)?;
@@ -51,20 +60,15 @@ pub fn settle(
     }
 }
 
-fn offsets(kafka: &Kafka, list: &TopicPartitionList) -> BTreeMap<TopicPartition, i64> {
-    let elements = list.elements();
-    let offsets = elements.iter().filter_map(|e| match e.offset() {
-        Offset::Offset(offset) => Some((TopicPartition { topic: kafka.topic(e.topic())?, partition: e.partition() as u32 }, offset)),
-        _ => None,
-    });
-    offsets.collect()
+/// A client that asks for offsets, stable or not.
+fn undecided_too(kafka: &Kafka, group: &str) -> Result<BaseConsumer<Quiet>, LogError> {
+    let mut config: ClientConfig = kafka.consumer(&kafka.group(group));
+    config.set("isolation.level", "read_uncommitted");
+    config.create_with_context(Quiet).map_err(|e| classify("committed offsets", &e))
 }
 
 /// Who committed the offsets last, stable or not.
-fn writers(kafka: &Kafka, group: &str, list: &TopicPartitionList) -> Result<BTreeSet<String>, LogError> {
-    let mut config: ClientConfig = kafka.consumer(&kafka.group(group));
-    config.set("isolation.level", "read_uncommitted");
-    let reader: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| classify("committed offsets", &e))?;
+fn writers(reader: &BaseConsumer<Quiet>, list: &TopicPartitionList) -> Result<BTreeSet<String>, LogError> {
     let committed = reader.committed_offsets(list.clone(), ANSWER).map_err(|e| classify("committed offsets", &e))?;
     Ok(committed.elements().iter().map(|e| e.metadata().to_owned()).filter(|m| !m.is_empty()).collect())
 }

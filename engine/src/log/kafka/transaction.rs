@@ -3,6 +3,7 @@
 use super::{
     client::{Kafka, classify, taken_over},
     context::{WriterContext, pack},
+    member::Fences,
 };
 use crate::log::{CommitError, LogError, NewRecord, Positions, TopicPartition, Transaction};
 use rdkafka::{
@@ -16,14 +17,11 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the coordinator; the transaction's own timeout is 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// How long delivery is waited for between two looks.
+const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// A producer that is fenced as often within [`FENCED_WITHIN`] has a rival.
-const FENCED_AT_MOST: usize = 3;
-/// Once may be a new owner of partitions that wanted a transaction decided.
-const FENCED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A worker's transactional producer.
 pub struct Writer {
@@ -32,20 +30,33 @@ pub struct Writer {
     producer: BaseProducer<WriterContext>,
     last_commit: Option<Instant>,
     broken: bool,
-    /// When it was fenced lately.
-    fenced: Vec<Instant>,
+    /// Once may be a new owner of partitions that wanted a transaction decided.
+    fences: Fences,
 }
 
 impl Writer {
     /// Makes the producer and takes over its transactional id: an open transaction of a former life is decided.
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
         let producer = initialised(kafka, &id)?;
-        Ok(Self { kafka: kafka.clone(), id, producer, last_commit: None, broken: false, fenced: Vec::new() })
+        Ok(Self { kafka: kafka.clone(), id, producer, last_commit: None, broken: false, fences: Fences::default() })
     }
 
     /// Its transactional id.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// After a failure whose outcome nobody knows: initialises its id anew, which decides the transaction. Until then it
+    /// may hold committed offsets back, and nobody else decides it.
+    ///
+    /// # Errors
+    /// When the coordinator does not answer, or refuses.
+    pub fn mend(&mut self) -> Result<(), LogError> {
+        if self.broken {
+            self.producer = initialised(&self.kafka, &self.id)?;
+            self.broken = false;
+        }
+        Ok(())
     }
 
     /// Writes one transaction.
@@ -55,10 +66,7 @@ impl Writer {
         changelog: usize,
         group: &ConsumerGroupMetadata,
     ) -> Result<Positions, CommitError> {
-        if self.broken {
-            self.producer = initialised(&self.kafka, &self.id).map_err(|e| undecided("", e))?;
-            self.broken = false;
-        }
+        self.mend().map_err(|e| undecided("", e))?;
         if let Some(rest) = self.last_commit.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
             std::thread::sleep(rest);
         }
@@ -75,6 +83,7 @@ impl Writer {
     }
 
     fn write(&self, transaction: &Transaction<'_>, changelog: usize, group: &ConsumerGroupMetadata) -> KafkaResult<()> {
+        let started = Instant::now();
         self.producer.begin_transaction()?;
         for record in &transaction.records {
             self.send(record)?;
@@ -82,9 +91,12 @@ impl Writer {
         for task in &transaction.tasks {
             let at = TopicPartition { topic: changelog, partition: task.partition };
             let topic = self.kafka.name(changelog);
-            for (key, value) in &task.rows {
+            let last = task.rows.len().saturating_sub(1);
+            for (n, (key, value)) in task.rows.iter().enumerate() {
+                // They are written in order: where the last one is, the others are before it.
+                let watched = if n == last { pack(at) } else { 0 };
                 self.send_raw(|| {
-                    let record = BaseRecord::with_opaque_to(&topic, pack(at)).partition(at.partition as i32).key(*key);
+                    let record = BaseRecord::with_opaque_to(&topic, watched).partition(at.partition as i32).key(*key);
                     match value {
                         Some(value) => record.payload(*value),
                         None => record,
@@ -92,6 +104,7 @@ impl Writer {
                 })?;
             }
         }
+        let handed_over = started.elapsed();
         // librdkafka sends nothing for an empty list, and then nothing would fence a replaced worker.
         let mut offsets = TopicPartitionList::new();
         for (at, offset) in transaction.tasks.iter().flat_map(|t| &t.offsets) {
@@ -103,9 +116,22 @@ impl Writer {
         }
         assert!(offsets.count() > 0, "a transaction without offsets fences nobody");
         self.producer.send_offsets_to_transaction(&offsets, group, PATIENCE)?;
-        // Serves the delivery reports, which say how far the changelog was written.
-        self.producer.flush(PATIENCE)?;
-        self.commit_transaction()
+        let with_offsets = started.elapsed();
+        self.deliver()?;
+        let delivered = started.elapsed();
+        self.commit_transaction()?;
+        tracing::debug!(id = self.id, ?handed_over, ?with_offsets, ?delivered, committed = ?started.elapsed(), "transaction");
+        Ok(())
+    }
+
+    /// Waits until all is delivered, and serves the reports that say how far the changelog was written. In small steps:
+    /// the client's own flush looks again only every 100 ms, however soon the broker answers.
+    fn deliver(&self) -> KafkaResult<()> {
+        let started = Instant::now();
+        while self.producer.in_flight_count() > 0 && started.elapsed() < PATIENCE {
+            self.producer.poll(STEP);
+        }
+        self.producer.flush(Duration::ZERO)
     }
 
     fn commit_transaction(&self) -> KafkaResult<()> {
@@ -166,16 +192,13 @@ impl Writer {
             text = format!("{text}: {reason}");
         }
         match code {
-            Some(E::FencedInstanceId) => return CommitError::Fenced(taken_over(&text, &self.id)),
             Some(E::TransactionalIdAuthorizationFailed | E::TopicAuthorizationFailed | E::GroupAuthorizationFailed) => {
                 return CommitError::Denied(format!("{text}; grant the rights that docs/kafka.md lists"));
             }
-            Some(E::Fenced | E::InvalidProducerEpoch | E::ProducerFenced) => {
-                self.fenced.retain(|at| at.elapsed() < FENCED_WITHIN);
-                self.fenced.push(Instant::now());
-                if self.fenced.len() >= FENCED_AT_MOST {
-                    return CommitError::Fenced(taken_over(&format!("{text}, {FENCED_AT_MOST} times within a minute"), &self.id));
-                }
+            // A membership that was lost and regained meanwhile is refused in the same words, and a transaction that a new
+            // owner wanted decided. Of another process with this name the owners' topic tells, and this is the last resort.
+            Some(E::Fenced | E::InvalidProducerEpoch | E::ProducerFenced | E::FencedInstanceId) if self.fences.again() => {
+                return CommitError::Fenced(taken_over(&text, &self.id));
             }
             _ => {}
         }
@@ -190,12 +213,8 @@ impl Writer {
         }
         // The outcome is decided by initialising the id anew: an open transaction is aborted, a prepared one finished.
         self.broken = true;
-        match initialised(&self.kafka, &self.id) {
-            Ok(producer) => {
-                self.producer = producer;
-                self.broken = false;
-                CommitError::Unknown(text)
-            }
+        match self.mend() {
+            Ok(()) => CommitError::Unknown(text),
             Err(e) => undecided(&format!("{text}; and then: "), e),
         }
     }

@@ -1,8 +1,10 @@
 //! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
 
 use super::{
-    client::{ANSWER, Kafka, classify, taken_over},
-    context::{MemberContext, unassign},
+    client::{ANSWER, Kafka, classify},
+    context::unassign,
+    member::Member,
+    purge::Purge,
     reader::{KafkaReader, record},
     settle::settle,
     stores::{OpenStores, Stores},
@@ -10,12 +12,7 @@ use super::{
     watch::Watch,
 };
 use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
-    types::RDKafkaErrorCode,
-};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -32,7 +29,7 @@ pub struct KafkaLog {
     kafka: Kafka,
     group: &'static str,
     changelog: usize,
-    consumer: BaseConsumer<MemberContext>,
+    member: Member,
     writer: Writer,
     stores: OpenStores,
     reader: KafkaReader,
@@ -43,8 +40,13 @@ pub struct KafkaLog {
     positions: BTreeMap<TopicPartition, i64>,
     looked: Instant,
     watch: Watch,
-    /// The topic that is subscribed to, and this worker's static id.
-    lead: (usize, String),
+    /// Whether committed offsets were found that never become stable.
+    hangs: bool,
+    purge: Purge,
+    /// The topic that is subscribed to.
+    lead: usize,
+    /// Partitions that the group gave this worker.
+    owned: BTreeSet<u32>,
 }
 
 impl KafkaLog {
@@ -58,21 +60,12 @@ impl KafkaLog {
         let changelog = changelog.ok_or_else(|| LogError::Fatal(format!("topics.yaml has no changelog of {group}")))?;
         // Takes over the id first: what a former life left open is decided while nothing is assigned.
         let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
-        let consumer: BaseConsumer<MemberContext> =
-            kafka.member(group, worker, leave).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
-        // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
-        for &topic in inputs {
-            let name = kafka.name(topic);
-            consumer.fetch_metadata(Some(&name), ANSWER).map_err(|e| classify(&name, &e))?;
-        }
-        let lead = *inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
-        let name = kafka.name(lead);
-        consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
+        let member = Member::join(kafka, group, worker, inputs, leave)?;
         Ok(Self {
             kafka: kafka.clone(),
             group,
             changelog,
-            consumer,
+            member,
             writer,
             stores: OpenStores::new(stores, group),
             reader: KafkaReader::new(kafka, true)?,
@@ -82,13 +75,20 @@ impl KafkaLog {
             positions: BTreeMap::new(),
             looked: Instant::now(),
             watch: Watch::new(),
-            lead: (lead, kafka.member_id(group, worker)),
+            hangs: false,
+            purge: Purge::new(kafka),
+            lead: inputs.first().copied().unwrap_or_default(),
+            owned: BTreeSet::new(),
         })
     }
 
-    /// Another process has taken this worker's place in the group.
-    fn replaced(&self, reason: &str) -> LogError {
-        LogError::Fenced(taken_over(reason, &self.lead.1))
+    /// Whether no transaction is open on a task's changelog, to which every one of them writes.
+    fn is_decided(&mut self, partition: u32) -> Result<bool, LogError> {
+        let changelog = TopicPartition { topic: self.changelog, partition };
+        let mut list = self.kafka.list([changelog]);
+        list.set_all_offsets(Offset::End).map_err(|e| classify("the changelog's end", &e))?;
+        let stable = self.member.consumer.offsets_for_times(list, ANSWER).map_err(|e| classify("the changelog's end", &e))?;
+        Ok(numbers(&self.kafka, &stable) == [(changelog, self.reader.end(changelog)?)])
     }
 
     /// Asks for the last stable offset of all started inputs, in one request a broker.
@@ -101,7 +101,7 @@ impl KafkaLog {
             return;
         }
         let asked = Instant::now();
-        match self.consumer.offsets_for_times(list, ANSWER) {
+        match self.member.consumer.offsets_for_times(list, ANSWER) {
             Ok(ends) => {
                 let ends = numbers(&self.kafka, &ends);
                 if ends.len() == self.started.len() {
@@ -115,18 +115,17 @@ impl KafkaLog {
 
     /// Joins anew where partitions have been left without an owner.
     fn watch_group(&mut self) -> Result<(), LogError> {
-        let (lead, me) = &self.lead;
-        let partitions = self.kafka.catalog.topics().get(*lead).map_or(0, |t| t.partitions);
-        let name = self.kafka.name(*lead);
-        if self.watch.is_to_rebalance(&self.consumer, &self.kafka.group(self.group), me, &name, partitions) {
-            self.consumer.unsubscribe();
-            self.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
+        let partitions = self.kafka.catalog.topics().get(self.lead).map_or(0, |t| t.partitions);
+        let name = self.kafka.name(self.lead);
+        if self.watch.is_to_rebalance(&self.member.consumer, &self.kafka.group(self.group), &self.member.id(), &name, partitions) {
+            self.member.consumer.unsubscribe();
+            self.member.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
         }
         Ok(())
     }
 
     fn look_at_positions(&mut self) {
-        if let Ok(positions) = self.consumer.position() {
+        if let Ok(positions) = self.member.consumer.position() {
             self.positions.extend(numbers(&self.kafka, &positions));
         }
     }
@@ -135,14 +134,14 @@ impl KafkaLog {
     fn assign_at(&mut self, inputs: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         let again: Vec<_> = inputs.iter().map(|(at, _)| *at).filter(|at| self.started.contains(at)).collect();
         if !again.is_empty() {
-            unassign(&self.consumer, &self.kafka.list(again)).map_err(|e| classify("moving inputs", &e))?;
+            unassign(&self.member.consumer, &self.kafka.list(again)).map_err(|e| classify("moving inputs", &e))?;
         }
         let mut list = TopicPartitionList::new();
         for (at, offset) in inputs {
             let name = self.kafka.name(at.topic);
             list.add_partition_offset(&name, at.partition as i32, Offset::Offset(*offset)).map_err(|e| classify(&name, &e))?;
         }
-        self.consumer.incremental_assign(&list).map_err(|e| classify("starting inputs", &e))?;
+        self.member.consumer.incremental_assign(&list).map_err(|e| classify("starting inputs", &e))?;
         self.started.extend(inputs.iter().map(|(at, _)| *at));
         self.positions.extend(inputs.iter().copied());
         Ok(())
@@ -155,12 +154,12 @@ impl Log for KafkaLog {
         let deadline = Instant::now() + timeout;
         while polled.records.len() < BATCH {
             let wait = if polled.records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let message = self.consumer.poll(wait.min(LOOK_EVERY));
+            let message = self.member.consumer.poll(wait.min(LOOK_EVERY));
             match message {
                 Some(Ok(message)) => polled.records.extend(record(&self.kafka, &message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(e)) => match (e.rdkafka_error_code(), classify("reading", &e)) {
-                    (_, LogError::Fenced(e)) => return Err(self.replaced(&e)),
+                    (Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId), _) if self.member.fenced().is_some() => break,
                     (_, e @ LogError::Fatal(_)) => return Err(e),
                     (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
                     (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
@@ -170,21 +169,29 @@ impl Log for KafkaLog {
                     }
                     (_, e) => tracing::debug!(group = self.group, "{e}"),
                 },
-                None if polled.records.is_empty() && Instant::now() < deadline && !self.consumer.context().next_change_waits() => {}
+                None if polled.records.is_empty() && Instant::now() < deadline && !self.member.consumer.context().next_change_waits() => {}
                 None => break,
             }
             // A change of membership is dealt with before what comes after it.
-            if self.consumer.context().next_change_waits() {
+            if self.member.consumer.context().next_change_waits() {
                 break;
             }
         }
-        if let Some(reason) = self.consumer.context().fatal() {
-            return Err(self.replaced(&reason));
+        if let Some(reason) = self.member.fenced() {
+            self.member.join_anew(&reason)?;
+            polled.changes.push(Membership::Lost(std::mem::take(&mut self.owned).into_iter().collect()));
         }
-        while let Some(change) = self.consumer.context().next_change() {
-            if let Membership::Assigned(_) = change {
-                // The inputs are assigned once their task is restored; the group only needs to know that it was heard.
-                self.consumer.incremental_assign(&TopicPartitionList::new()).map_err(|e| classify("taking an assignment", &e))?;
+        while let Some(change) = self.member.consumer.context().next_change() {
+            match &change {
+                Membership::Assigned(partitions) => {
+                    // The inputs are assigned once their task is restored; the group only needs to know that it was heard.
+                    let none = TopicPartitionList::new();
+                    self.member.consumer.incremental_assign(&none).map_err(|e| classify("taking an assignment", &e))?;
+                    self.owned.extend(partitions);
+                }
+                Membership::Revoked(partitions) | Membership::Lost(partitions) => {
+                    self.owned.retain(|p| !partitions.contains(p));
+                }
             }
             polled.changes.push(change);
         }
@@ -208,8 +215,21 @@ impl Log for KafkaLog {
         self.stores.open(partition, changelog, end)
     }
 
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
-        settle(&self.kafka, &self.consumer, self.group, self.writer.id(), inputs)
+    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
+        self.writer.mend()?;
+        let Err(e) = settle(&self.kafka, &self.member.consumer, self.group, self.writer.id(), inputs, self.hangs) else {
+            self.hangs = false;
+            return Ok(());
+        };
+        self.hangs = inputs.first().map_or(Ok(false), |at| self.is_decided(at.partition))?;
+        if !self.hangs {
+            return Err(e);
+        }
+        tracing::warn!(
+            group = self.group,
+            "a transaction hangs in __consumer_offsets (kafka-transactions.sh find-hanging shows it); the changelog says where to go on"
+        );
+        Ok(())
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
@@ -229,7 +249,7 @@ impl Log for KafkaLog {
 
     fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
         let list = self.kafka.list([input]);
-        let done = if paused { self.consumer.pause(&list) } else { self.consumer.resume(&list) };
+        let done = if paused { self.member.consumer.pause(&list) } else { self.member.consumer.resume(&list) };
         done.map_err(|e| classify("holding an input back", &e))
     }
 
@@ -257,11 +277,11 @@ impl Log for KafkaLog {
             self.ends.remove(at);
             self.positions.remove(at);
         }
-        unassign(&self.consumer, &self.kafka.list(gone)).map_err(|e| classify("giving partitions up", &e))
+        unassign(&self.member.consumer, &self.kafka.list(gone)).map_err(|e| classify("giving partitions up", &e))
     }
 
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
-        let Some(group) = self.consumer.group_metadata() else {
+        let Some(group) = self.member.consumer.group_metadata() else {
             return Err(CommitError::Aborted("not a member of the group".into()));
         };
         self.writer.commit(transaction, self.changelog, &group)
@@ -271,29 +291,13 @@ impl Log for KafkaLog {
         Some(&mut self.reader)
     }
 
-    fn purge(&mut self, _: &[(TopicPartition, i64)]) {}
+    fn purge(&mut self, before: &[(TopicPartition, i64)]) {
+        self.purge.consumed(before);
+    }
 
     fn close(&mut self, _: bool) {
-        self.let_go();
-    }
-}
-
-impl Drop for KafkaLog {
-    /// Also after a failure: a client whose revocations nobody answers does not end.
-    fn drop(&mut self) {
-        self.let_go();
-    }
-}
-
-impl KafkaLog {
-    /// Closes the stores and gives up what is assigned.
-    fn let_go(&mut self) {
         self.stores.close_all();
-        self.consumer.context().close();
-        let companions = std::mem::take(&mut self.started);
-        if let Err(e) = unassign(&self.consumer, &self.kafka.list(companions)) {
-            tracing::debug!(group = self.group, "closing: {e}");
-        }
+        self.member.end();
     }
 }
 

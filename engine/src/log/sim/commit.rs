@@ -60,6 +60,7 @@ impl SimLog {
         match written {
             Ok(()) => {
                 self.last_offsets.extend(transaction.tasks.iter().flat_map(|t| t.offsets.iter().copied()));
+                self.maybe_fill_disk();
                 Ok(positions)
             }
             Err(Failed::Stopped(Stopped::Dead)) => Err(CommitError::Denied("the process is gone".into())),
@@ -83,6 +84,19 @@ impl SimLog {
                 }
             }
         }
+    }
+
+    /// What the brokers have may find no room here.
+    fn maybe_fill_disk(&mut self) {
+        let process = self.process;
+        self.world(|w| {
+            let full = w.faults.full;
+            if w.faults.on && w.dice.one_in(full) {
+                let until = w.now() + w.dice.millis(1, 3_000);
+                w.fill_disk(process, until);
+                w.count("disk full between the commit and the local write");
+            }
+        });
     }
 
     /// The outcome is decided by taking the id over anew.

@@ -194,7 +194,7 @@ impl Log for SimLog {
         self.open_store(partition)
     }
 
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
         self.settle_offsets(inputs)
     }
 

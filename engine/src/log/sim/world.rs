@@ -36,6 +36,8 @@ pub struct Faults {
     pub abort: u64,
     /// The process dies within a local write.
     pub torn: u64,
+    /// The disk is full once the brokers have committed, and for a while.
+    pub full: u64,
     /// A store is flushed after a local write.
     pub flush: u64,
     /// A partition is slow to fetch from.

@@ -1,0 +1,122 @@
+//! A worker's membership in its group: taken, taken once more, ended.
+
+use super::{
+    client::{ANSWER, Kafka, classify, taken_over},
+    context::{MemberContext, answer},
+};
+use crate::log::{LogError, Membership};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    types::RDKafkaErrorCode,
+};
+use std::time::{Duration, Instant};
+
+/// A worker's membership in its group.
+pub struct Member {
+    kafka: Kafka,
+    group: &'static str,
+    worker: u32,
+    inputs: Vec<usize>,
+    leave: bool,
+    /// The client.
+    pub consumer: BaseConsumer<MemberContext>,
+    fences: Fences,
+}
+
+impl Member {
+    /// Joins `group` as the `worker`-th member of this instance, and subscribes to the first of `inputs`. With `leave` the
+    /// membership is given up when it ends; otherwise the place is kept for the next life.
+    ///
+    /// # Errors
+    /// When the cluster can't be reached, or refuses.
+    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], leave: bool) -> Result<Self, LogError> {
+        let consumer = joined(kafka, group, worker, inputs, leave)?;
+        Ok(Self { kafka: kafka.clone(), group, worker, inputs: inputs.to_vec(), leave, consumer, fences: Fences::default() })
+    }
+
+    /// Its static id.
+    pub fn id(&self) -> String {
+        self.kafka.member_id(self.group, self.worker)
+    }
+
+    /// Why the client has ended, if it has: the broker told it that its static id is another's.
+    pub fn fenced(&self) -> Option<String> {
+        let (code, reason) = self.consumer.client().fatal_error()?;
+        (code == RDKafkaErrorCode::FencedInstanceId).then_some(reason)
+    }
+
+    /// Joins with a new client. A static member that sends its join once more, since no answer came, is fenced by its own
+    /// first one; that is not seen twice. Another process with the same id comes back each time.
+    ///
+    /// # Errors
+    /// When another process has this place; when the cluster can't be reached.
+    pub fn join_anew(&mut self, reason: &str) -> Result<(), LogError> {
+        if self.fences.again() {
+            return Err(LogError::Fenced(taken_over(reason, &self.id())));
+        }
+        tracing::warn!(group = self.group, member = self.id(), "joining again: {reason}");
+        self.end();
+        self.consumer = joined(&self.kafka, self.group, self.worker, &self.inputs, self.leave)?;
+        Ok(())
+    }
+
+    /// Gives up what is assigned, once. Dropping the client ends the membership; until then every change that was told must
+    /// have been answered.
+    pub fn end(&self) {
+        let (consumer, context) = (&self.consumer, self.consumer.context());
+        if !context.begin_to_end() {
+            return;
+        }
+        while let Some(change) = context.next_change() {
+            if let Membership::Assigned(_) = change {
+                answer(consumer, true);
+            }
+        }
+        answer(consumer, false);
+        loop {
+            let answered = context.answered();
+            if consumer.poll(Duration::ZERO).is_none() && context.answered() == answered {
+                break;
+            }
+        }
+        context.end();
+    }
+}
+
+impl Drop for Member {
+    /// Also after a failure: a client whose changes nobody answers does not end.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool) -> Result<BaseConsumer<MemberContext>, LogError> {
+    let consumer: BaseConsumer<MemberContext> =
+        kafka.member(group, worker, leave).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
+    // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
+    for &topic in inputs {
+        let name = kafka.name(topic);
+        consumer.fetch_metadata(Some(&name), ANSWER).map_err(|e| classify(&name, &e))?;
+    }
+    let lead = inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
+    let name = kafka.name(*lead);
+    consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
+    Ok(consumer)
+}
+
+/// How often an id was taken from its holder lately.
+#[derive(Default)]
+pub struct Fences(Vec<Instant>);
+
+impl Fences {
+    /// Once or twice may be one's own doing.
+    const AT_MOST: usize = 3;
+    const WITHIN: Duration = Duration::from_secs(60);
+
+    /// Counts one more; true when there were so many that there must be a rival.
+    pub fn again(&mut self) -> bool {
+        self.0.retain(|at| at.elapsed() < Self::WITHIN);
+        self.0.push(Instant::now());
+        self.0.len() >= Self::AT_MOST
+    }
+}
