@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use crate::{Exit, Process, Scratch, free_port, scratch, until};
 
+/// The data directory in the working directory, unless configured.
+const DATA: &str = "tillflow-data";
+
 /// A command about to be run.
 #[derive(Debug)]
 pub struct Run {
@@ -19,6 +22,7 @@ pub struct Run {
     stdin: Option<String>,
     files: Arc<Scratch>,
     limit: Duration,
+    disk_mb: Option<u32>,
 }
 
 /// A command that has ended.
@@ -73,6 +77,7 @@ impl Run {
             stdin: None,
             files: Arc::new(scratch("tillflow")),
             limit: Duration::from_secs(120),
+            disk_mb: None,
         }
     }
 
@@ -131,6 +136,14 @@ impl Run {
         self
     }
 
+    /// With a disk of this size under `tillflow-data`, which goes with the process: [`Tillflow::disk`].
+    #[must_use]
+    pub fn with_disk_of(mut self, megabytes: u32) -> Self {
+        fs::create_dir_all(self.files.join(DATA)).expect("a place for a disk");
+        self.disk_mb = Some(megabytes);
+        self
+    }
+
     /// Its working directory.
     #[must_use]
     pub fn files(&self) -> &Arc<Scratch> {
@@ -176,7 +189,12 @@ impl Run {
     }
 
     fn launch(&self) -> Process {
-        Process::spawn("tillflow", self.files.path(), binary(), |command| {
+        let program = if self.disk_mb.is_some() { Path::new("unshare") } else { binary() };
+        Process::spawn("tillflow", self.files.path(), program, |command| {
+            if let Some(megabytes) = self.disk_mb {
+                let mounted = format!("mount -t tmpfs -o size={megabytes}m disk {DATA} && exec \"$0\" \"$@\"");
+                command.args(["--map-root-user", "--mount", "--", "sh", "-c", &mounted]).arg(binary());
+            }
             command.current_dir(self.files.path()).args(&self.arguments);
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TILLFLOW_")) {
                 command.env_remove(name);
@@ -228,6 +246,13 @@ impl Tillflow {
     #[must_use]
     pub fn files(&self) -> &Arc<Scratch> {
         &self.run.files
+    }
+
+    /// The data directory as the process sees it, on a disk of its own.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        let inside = self.run.files.join(DATA);
+        Path::new("/proc").join(self.process.id().to_string()).join("root").join(inside.strip_prefix("/").unwrap_or(&inside))
     }
 
     /// The process, for its id and signals.

@@ -7,8 +7,13 @@ use rdkafka::{
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tillflow_engine::log::kafka::{Kafka as Cluster, KafkaSettings, apply, drained, plan};
-use tillflow_schemas::{Catalog, Role, Timestamp};
+use tillflow_engine::{
+    EngineConfig,
+    log::kafka::{Kafka as Cluster, KafkaSettings, Purging, apply, drained, plan},
+    metrics::Metrics,
+    wiring::wire,
+};
+use tillflow_schemas::{Catalog, Codec, Role, Timestamp};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
@@ -19,7 +24,8 @@ pub struct Shop {
     /// The prefix.
     pub prefix: String,
     brokers: String,
-    cluster: Cluster,
+    /// The cluster.
+    pub cluster: Cluster,
 }
 
 impl Shop {
@@ -38,6 +44,7 @@ impl Shop {
             prefix: prefix.clone(),
             replication: None,
             session_timeout: Duration::from_secs(10),
+            purging: Purging::default(),
             options: BTreeMap::new(),
         };
         let shop = Self { prefix, brokers: brokers.to_owned(), cluster: Cluster::new(settings, &catalog) };
@@ -99,19 +106,9 @@ impl Shop {
     }
 
     fn groups(&self) -> Vec<(&'static str, Vec<usize>, u32)> {
-        let catalog = &self.cluster.catalog;
-        let of = |schema: &str| catalog.of_schema(schema).and_then(|t| catalog.index(&t.name));
-        tillflow_processors::groups(&serde_json::Map::new())
-            .iter()
-            .map(|g| {
-                let mut inputs: Vec<_> = g.inputs().into_iter().filter_map(of).collect();
-                inputs.extend(catalog.of_group(Role::Rekey, g.name).and_then(|t| catalog.index(&t.name)));
-                if g.upstream.is_none() {
-                    inputs.extend(of("clock_mark"));
-                }
-                (g.name, inputs, PARTITIONS)
-            })
-            .collect()
+        let (groups, metrics) = (tillflow_processors::groups(&serde_json::Map::new()), Metrics::new().expect("metrics"));
+        let wired = wire(&groups, &self.cluster.catalog, &Arc::new(Codec::json()), &EngineConfig::default(), &metrics).expect("wired");
+        wired.groups.iter().map(|w| (w.group.name, w.inputs.clone(), w.partitions)).collect()
     }
 
     /// How far the changelogs have come: grows with every commit.

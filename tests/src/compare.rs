@@ -1,8 +1,16 @@
 //! Whether two runs came to the same, by the class that `topics.yaml` states for each output.
 
-use crate::{Scratch, Tillflow, cluster::PARTITIONS, model::NaiveLoyalty, workload::Workload};
+pub use crate::invariants::{broken_invariants, broken_invariants_of};
+
+use crate::{
+    Scratch, Tillflow,
+    cluster::PARTITIONS,
+    model::{NaiveAccount, NaiveLoyalty},
+    workload::Workload,
+};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use tillflow_engine::log::{TopicPartition, embedded::Embedded};
 use tillflow_schemas::{Catalog, Class, Role};
 
 /// Records of each output topic, in order a key: (key, value).
@@ -27,6 +35,37 @@ pub fn outputs_of(dir: &Path) -> Outputs {
             .insert(topic.name.clone(), records.map(|r| (r["key"].as_str().unwrap_or_default().to_owned(), r["value"].clone())).collect());
     }
     outputs
+}
+
+/// Reads the outputs out of an embedded log.
+///
+/// # Panics
+/// When it can't be read.
+#[must_use]
+pub fn outputs_in(log: &Embedded) -> Outputs {
+    let catalog = log.catalog();
+    let topics = catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Output);
+    topics
+        .map(|(topic, t)| {
+            let read = |partition| log.read(TopicPartition { topic, partition }, 0, usize::MAX).expect("a log that can be read");
+            let records = (0..t.partitions).flat_map(read).map(|r| {
+                let key = r.key.map(|k| String::from_utf8_lossy(&k).into_owned()).unwrap_or_default();
+                (key, r.value.and_then(|v| serde_json::from_slice(&v).ok()).unwrap_or(Value::Null))
+            });
+            (t.name.clone(), records.collect())
+        })
+        .collect()
+}
+
+/// The embedded log in a data directory that no process uses.
+///
+/// # Panics
+/// When it can't be opened.
+#[must_use]
+pub fn embedded_log(data: &Path) -> Embedded {
+    let catalog = Catalog::built_in(PARTITIONS).expect("the list of topics");
+    let shared = tillflow_state::Shared::new(64 << 20, 32 << 20);
+    Embedded::open(&data.join("embedded"), &catalog, tillflow_state::Durability::Process, &shared).expect("an embedded log")
 }
 
 /// The replay's outputs: what every other run is held against.
@@ -64,9 +103,14 @@ pub fn wrong_points(points: &NaiveLoyalty, outputs: &Outputs) -> Vec<String> {
     let mut wrong = Vec::new();
     for user in points.users() {
         let expected = points.account(user);
-        let (balance, lifetime) = last.get(user).map_or((Some(0), Some(0)), |e| (e["balance"].as_i64(), e["lifetime_points"].as_i64()));
-        if balance != Some(expected.balance) || lifetime != Some(expected.lifetime_points) {
-            wrong.push(format!("points of {user}: expected {expected:?}, found {balance:?} of {lifetime:?}"));
+        let found = last.get(user).map_or_else(NaiveAccount::default, |e| NaiveAccount {
+            balance: e["balance"].as_i64().unwrap_or(i64::MIN),
+            lifetime_points: e["lifetime_points"].as_i64().unwrap_or(i64::MIN),
+            tier: e["tier"].as_str().unwrap_or_default().to_owned(),
+        });
+        // Who has no entry has no tier to be named either.
+        if found != expected && (last.contains_key(user) || (expected.balance, expected.lifetime_points) != (0, 0)) {
+            wrong.push(format!("points of {user}: expected {expected:?}, found {found:?}"));
         }
     }
     wrong
@@ -137,6 +181,20 @@ mod tests {
         assert_eq!(changed(|l| l.insert(1, l[1].clone())), 1);
         assert_eq!(changed(|l| l[2].1["points"] = json!(4)), 1);
         assert_eq!(changed(|l| l.swap(0, 1)), 1);
+    }
+
+    #[test]
+    fn a_balance_a_lifetime_sum_or_a_tier_that_is_off_is_found() {
+        let order = json!({"event_type": "order_completed", "user_id": "u", "order_id": "o", "total_amount": "500", "items": [], "timestamp": "2026-03-01T10:00:00Z"});
+        let mut points = NaiveLoyalty::default();
+        points.feed(&serde_json::from_value(order).unwrap());
+        let wrong = |balance: i64, lifetime: i64, tier: &str| {
+            let entry = json!({"balance": balance, "lifetime_points": lifetime, "tier": tier});
+            wrong_points(&points, &Outputs::from([("loyalty_updates".to_owned(), vec![("u".to_owned(), entry)])])).len()
+        };
+        assert_eq!(wrong(500, 500, "silver"), 0);
+        assert_eq!([wrong(499, 500, "silver"), wrong(500, 501, "silver"), wrong(500, 500, "bronze")], [1; 3]);
+        assert_eq!(wrong_points(&points, &Outputs::new()).len(), 1, "no entry at all");
     }
 
     #[test]

@@ -248,6 +248,17 @@ impl Kafka {
         topics.filter(|(name, _)| !name.starts_with("__")).collect()
     }
 
+    /// Bytes of a topic's records, as they lie on the broker's disk.
+    #[must_use]
+    pub fn bytes_of(&self, topic: &str) -> u64 {
+        let Ok(directories) = fs::read_dir(self.files.join("data")) else { return 0 };
+        let of_topic = |name: &str| name.rsplit_once('-').is_some_and(|(of, _)| of == topic);
+        let partitions = directories.flatten().filter(|d| d.file_name().to_str().is_some_and(of_topic));
+        let files = partitions.filter_map(|d| fs::read_dir(d.path()).ok()).flatten().flatten();
+        let segments = files.filter(|f| f.path().extension().is_some_and(|e| e == "log"));
+        segments.filter_map(|f| f.metadata().ok()).map(|m| m.len()).sum()
+    }
+
     /// Writes records as (key, value), keyed by murmur2 as Java clients do, and waits until the broker has them.
     ///
     /// # Panics

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 /// Kafka's requests, by the number each has in the protocol.
@@ -44,6 +44,29 @@ pub enum Fault {
     LoseRequest,
 }
 
+/// A request that is to be held back.
+#[derive(Debug, Default)]
+enum Hold {
+    #[default]
+    None,
+    /// The next of this kind that contains these bytes.
+    For(i16, Vec<u8>),
+    /// It is held.
+    Held,
+    /// The broker has it.
+    Released,
+    /// The broker's error code in the answer; 0 where it did what it was asked for.
+    Answered(i16),
+}
+
+/// What a connection's responses are waited for with.
+#[derive(Debug, Clone, Copy)]
+enum Awaited {
+    Fault(Fault),
+    /// The answer to the request that was held, in this version of the protocol.
+    Late(i16),
+}
+
 /// A running proxy. Its connections end when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
@@ -58,6 +81,9 @@ struct Shared {
     /// Faults still to happen, by the request they are for, in order.
     faults: Mutex<HashMap<i16, VecDeque<Fault>>>,
     happened: Mutex<u32>,
+    hold: Mutex<Hold>,
+    /// Told when a held request may go on.
+    released: Condvar,
     /// Both ends of each connection, to cut it.
     connections: Mutex<Vec<(TcpStream, TcpStream)>>,
     down: AtomicBool,
@@ -86,6 +112,8 @@ impl Proxy {
             kafka,
             faults: Mutex::default(),
             happened: Mutex::default(),
+            hold: Mutex::default(),
+            released: Condvar::new(),
             connections: Mutex::default(),
             down: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -129,6 +157,32 @@ impl Proxy {
         *self.shared.happened.lock().unwrap()
     }
 
+    /// Holds the next `EndTxn` of a transactional id that contains `id` back, with all that follows on its connection.
+    pub fn hold_commit(&self, id: &str) {
+        *self.shared.hold.lock().unwrap() = Hold::For(Api::EndTxn as i16, id.into());
+    }
+
+    /// Whether a request is held back.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        matches!(*self.shared.hold.lock().unwrap(), Hold::Held)
+    }
+
+    /// Lets the held request through, late.
+    pub fn release(&self) {
+        *self.shared.hold.lock().unwrap() = Hold::Released;
+        self.shared.released.notify_all();
+    }
+
+    /// The broker's error code in its answer to the request that was late; 0 is none.
+    #[must_use]
+    pub fn answered(&self) -> Option<i16> {
+        match *self.shared.hold.lock().unwrap() {
+            Hold::Answered(code) => Some(code),
+            _ => None,
+        }
+    }
+
     /// Ends all connections there are; new ones are taken.
     pub fn cut(&self) {
         for (client, server) in self.shared.connections.lock().unwrap().drain(..) {
@@ -152,14 +206,15 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
+        self.release();
         self.cut();
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-/// Requests of one connection that wait for their response, with the fault that awaits it.
-type Pending = Arc<Mutex<HashMap<i32, Fault>>>;
+/// Requests of one connection whose response is of interest, by correlation id.
+type Pending = Arc<Mutex<HashMap<i32, Awaited>>>;
 
 impl Shared {
     fn connect(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
@@ -186,16 +241,17 @@ impl Shared {
     fn pass_requests(&self, mut client: &TcpStream, mut server: &TcpStream, pending: &Pending) -> io::Result<()> {
         while let Some(frame) = read_frame(&mut client)? {
             // Size, API key (16 bits), its version (16), correlation id (32).
-            let fault = frame.get(4..6).and_then(|bytes| self.next_fault(i16::from_be_bytes(bytes.try_into().ok()?)));
-            match (fault, frame.get(8..12).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes)) {
-                (Some(Fault::LoseRequest), _) => {
+            let (api, version) = (short(&frame, 4), short(&frame, 6));
+            let awaited = match api.and_then(|api| self.next_fault(api)) {
+                Some(Fault::LoseRequest) => {
                     self.count();
                     return Ok(());
                 }
-                (Some(fault), Some(correlation)) => {
-                    pending.lock().unwrap().insert(correlation, fault);
-                }
-                _ => {}
+                Some(fault) => Some(Awaited::Fault(fault)),
+                None => api.zip(version).filter(|(api, _)| self.hold(*api, &frame)).map(|(_, version)| Awaited::Late(version)),
+            };
+            if let (Some(awaited), Some(correlation)) = (awaited, correlation(&frame, 8)) {
+                pending.lock().unwrap().insert(correlation, awaited);
             }
             server.write_all(&frame)?;
         }
@@ -205,12 +261,16 @@ impl Shared {
     fn pass_responses(&self, mut server: &TcpStream, mut client: &TcpStream, pending: &Pending) -> io::Result<()> {
         while let Some(frame) = read_frame(&mut server)? {
             // Size, correlation id (32 bits).
-            let correlation = frame.get(4..8).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes);
-            let fault = correlation.and_then(|correlation| pending.lock().unwrap().remove(&correlation));
-            match fault {
+            match correlation(&frame, 4).and_then(|correlation| pending.lock().unwrap().remove(&correlation)) {
                 None => client.write_all(&frame)?,
-                Some(Fault::SwallowResponse) => self.count(),
-                Some(Fault::LoseResponse | Fault::LoseRequest) => {
+                Some(Awaited::Late(version)) => {
+                    // From version 3 on there are tags before the throttle time (32 bits), which the error follows.
+                    let code = short(&frame, if version < 3 { 12 } else { 13 }).expect("an error code");
+                    *self.hold.lock().unwrap() = Hold::Answered(code);
+                    client.write_all(&frame)?;
+                }
+                Some(Awaited::Fault(Fault::SwallowResponse)) => self.count(),
+                Some(Awaited::Fault(Fault::LoseResponse | Fault::LoseRequest)) => {
                     self.count();
                     return Ok(());
                 }
@@ -223,9 +283,30 @@ impl Shared {
         self.faults.lock().unwrap().get_mut(&api)?.pop_front()
     }
 
+    /// Waits with the request that is to be held back until it is released; whether it was this one.
+    fn hold(&self, api: i16, frame: &[u8]) -> bool {
+        let mut hold = self.hold.lock().unwrap();
+        if !matches!(&*hold, Hold::For(of, part) if *of == api && frame.windows(part.len()).any(|w| w == part)) {
+            return false;
+        }
+        *hold = Hold::Held;
+        while matches!(*hold, Hold::Held) && !self.ended.load(Ordering::SeqCst) {
+            hold = self.released.wait(hold).unwrap();
+        }
+        true
+    }
+
     fn count(&self) {
         *self.happened.lock().unwrap() += 1;
     }
+}
+
+fn short(frame: &[u8], at: usize) -> Option<i16> {
+    Some(i16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn correlation(frame: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_be_bytes(frame.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// One frame with its size in front, or none at the end of the stream.

@@ -128,3 +128,25 @@ fn prices_are_decided_on_request_quoted_and_ruled_without_a_restart() {
     assert_eq!((status, &second["versions"][0]["version"]), (200, &json!(2)), "{second}");
     assert_eq!(put(json!({"low": 50, "high": 20})).0, 400);
 }
+
+#[test]
+fn a_shop_without_shoppers_has_its_prices_decided_too() {
+    let mut shop = shop();
+    let tea = json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "100.00", "currency": "EUR"});
+    assert_eq!(post(&shop, "/v1/topics/products", tea).0, 202);
+    assert_eq!(post(&shop, "/v1/topics/pricing_rules", json!({"scope": "default", "demand_score": 2})).0, 202);
+    // Nobody looks at anything: the clock that decides follows stock, and then the wall.
+    let stock = |level: i64| assert_eq!(post(&shop, "/v1/inventory", json!({"product_id": "tea", "stock_level": level})).0, 202);
+    stock(15);
+    until("a price", LIMIT, || shop.get("/v1/products/tea/price").status().is_success());
+    until("the price", LIMIT, || shop.json("/v1/products/tea/price")["price"] == "110.00");
+    let history = shop.json("/v1/products/tea/price/history");
+    assert_eq!(history["history"][0]["reason"], "Low stock (15)", "{history}");
+    // It is decided once, also over a crash.
+    shop.kill();
+    shop.start_again();
+    shop.wait_until_ready();
+    assert_eq!(shop.json("/v1/products/tea/price")["price"], "110.00");
+    let (status, run) = post(&shop, "/v1/pricing/run", json!({"wait_s": 25}));
+    assert_eq!((status, &run["decided"], &run["changed"]), (200, &json!(1), &json!(0)), "{run}");
+}

@@ -6,7 +6,11 @@ use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
-use tillflow_tests::{Kafka, Run, Smtp, SmtpReply, Tillflow, until};
+use tillflow_tests::{
+    Kafka, Run, Smtp, SmtpReply, Tillflow,
+    compare::{embedded_log, outputs_in},
+    until,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -167,6 +171,16 @@ fn a_click_on_the_link_unsubscribes_and_no_further_mail_leaves() {
     assert_eq!(shop.post(&format!("/unsubscribe/{token}x"), json!({})).status(), 404);
     assert_eq!(shop.post(&format!("/unsubscribe/{token}"), json!({})).status(), 200);
     until("unsubscribed", LIMIT, || shop.json("/v1/users/ada/email")["why"] == "unsubscribed");
+
+    // Gold is worth a mail again: it is decided, and dropped for the right reason.
+    let order = json!({"event_type": "order_completed", "user_id": "ada", "order_id": "second", "total_amount": "2000.00", "items": []});
+    assert_eq!(shop.post("/v1/events", order).status(), 202);
+    until("gold", LIMIT, || shop.json("/v1/users/ada/loyalty")["tier"] == "gold");
+    assert!(shop.stop().success());
+    let outputs = outputs_in(&embedded_log(&shop.files().join("tillflow-data")));
+    let results: Vec<_> = outputs["email_results"].iter().map(|(_, r)| (r["status"].clone(), r["detail"].clone())).collect();
+    assert_eq!(results.last(), Some(&(json!("suppressed"), json!("tier_upgraded: unsubscribed"))), "{results:?}");
+    assert_eq!((outputs["email_triggers"].len(), mails(&outbox).len()), (1, 1));
 }
 
 #[test]

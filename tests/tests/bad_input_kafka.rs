@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_schemas::{Timestamp, partition::partition};
 use tillflow_tests::{
-    Kafka, Record, Tillflow,
+    Kafka, Record, Run, Tillflow,
     cluster::{PARTITIONS, Shop},
     until,
 };
@@ -130,6 +130,12 @@ fn table(schema: u32) -> Vec<Bad> {
             "user_id: is missing",
         ),
         bad("inventory", json!({"stock_level": 5, "last_updated": now}).to_string(), "product_id: is missing"),
+        bad(
+            events,
+            json!({"event_type": "product_viewed", "product_id": "tea", "timestamp": now}).to_string(),
+            "user_id: is missing, and so are anonymous_id and the record's key",
+        ),
+        bad(events, json!({"event_type": "moon_landed", "user_id": "", "timestamp": now}).to_string(), "user_id: is missing, and so are"),
         // Size: near what the broker takes, and an order of one item too many.
         bad(events, event(json!({"note": "x".repeat(9_900_000)}), ""), "at most 8388608 are read"),
         bad(
@@ -169,11 +175,22 @@ fn earned(kafka: &Kafka, shop: &Shop) -> BTreeMap<String, Vec<i64>> {
     earned
 }
 
+fn instance(shop: &Shop, id: &str) -> Run {
+    shop.instance(id, 1).set("time.wait_s", 10).set("shop.currency", "EUR")
+}
+
 fn start(kafka: &Kafka) -> (Shop, Tillflow) {
     let shop = Shop::new(kafka, &kafka.bootstrap());
-    let mut instance = shop.instance("one", 1).set("time.wait_s", 10).set("shop.currency", "EUR").spawn();
+    let mut instance = instance(&shop, "one").spawn();
     instance.wait_until_ready();
     (shop, instance)
+}
+
+/// What a counter stands at, its labels given in their order.
+fn counted(instance: &Tillflow, counter: &str) -> u64 {
+    let metrics = instance.get("/metrics").text().unwrap();
+    let line = metrics.lines().find_map(|l| l.strip_prefix(counter)?.strip_prefix(' '));
+    line.map_or(0, |n| n.parse().unwrap())
 }
 
 #[test]
@@ -274,7 +291,7 @@ fn records_in_a_foreign_partition_without_key_or_with_a_wrong_one_are_put_where_
 }
 
 #[test]
-fn bad_rules_and_definitions_over_kafka_are_dead_letters_and_the_former_ones_go_on() {
+fn bad_rules_and_products_over_kafka_are_dead_letters_and_the_former_ones_go_on() {
     let kafka = Kafka::shared();
     let (shop, mut instance) = start(kafka);
     let writer = producer(kafka);
@@ -293,23 +310,6 @@ fn bad_rules_and_definitions_over_kafka_are_dead_letters_and_the_former_ones_go_
         let id = ["scope", "plan_id", "product_id"].iter().find_map(|f| value[f].as_str()).unwrap_or(key);
         put(&writer, &shop.topic(topic), partition(id.as_bytes(), PARTITIONS), Some(id.as_bytes()), value.to_string().as_bytes());
     }
-    // Definitions are read by every instance, so none of them writes a dead letter: each says it.
-    let definitions = [
-        (
-            "plans",
-            json!({"plan_id": "empty", "name": "Empty", "price": "1", "interval": "month", "features": {}}),
-            "features is empty; a plan states",
-        ),
-        (
-            "plans",
-            json!({"plan_id": "odd", "name": "Odd", "price": "1", "interval": "fortnight", "features": {"a": 1}}),
-            "'fortnight' is not week, month",
-        ),
-        ("rewards", json!([1]), "neither a JSON object"),
-    ];
-    for (topic, value, _) in &definitions {
-        put(&writer, &shop.topic(topic), 0, Some(b"d"), value.to_string().as_bytes());
-    }
     let ada = partition(b"ada", PARTITIONS);
     put(&writer, &shop.topic("user_events"), ada, Some(b"ada"), order("ada", "o1", "10.00").to_string().as_bytes());
     writer.flush(LIMIT).unwrap();
@@ -324,10 +324,109 @@ fn bad_rules_and_definitions_over_kafka_are_dead_letters_and_the_former_ones_go_
         assert!(said.len() == 1 && said[0].contains(says), "{topic} {value}: {said:?}");
     }
     assert_eq!(letters.len(), records.len());
-    for (topic, _, says) in &definitions {
-        let line = |l: &str| l.contains("not taken") && l.contains(&format!("topic=\"{topic}\"")) && l.replace(": ", " ").contains(says);
-        until(says, LIMIT, || instance.stderr().lines().any(line));
-    }
     assert_eq!(earned(kafka, &shop)["ada"], [10]);
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
+
+#[test]
+fn bad_definitions_which_every_instance_reads_are_dead_letters_once_and_counted() {
+    let kafka = Kafka::shared();
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    let mut instances = ["one", "two"].map(|id| instance(&shop, id).set("kafka.session_timeout_s", 6).spawn());
+    instances.iter_mut().for_each(Tillflow::wait_until_ready);
+    let writer = producer(kafka);
+    let text = |value: Value| value.to_string().into_bytes();
+    let definitions = [
+        (
+            "plans",
+            text(json!({"plan_id": "empty", "name": "Empty", "price": "1", "interval": "month", "features": {}})),
+            "features: is empty",
+        ),
+        (
+            "plans",
+            text(json!({"plan_id": "odd", "name": "Odd", "price": "1", "interval": "fortnight", "features": {"a": 1}})),
+            "interval: 'fortnight' is not",
+        ),
+        ("rewards", b"[1]".to_vec(), "neither a JSON object"),
+        ("rewards", text(json!({"reward_id": "mug", "name": "Mug", "points": 0})), "points: 0 is not above 0"),
+        ("challenges", text(json!({"challenge_id": "c", "name": "C"})), "missing field"),
+        ("campaigns", text(json!({"campaign_id": "own", "trigger": "the moon"})), "own"),
+        ("segment_definitions", text(json!({"segment_id": "vip", "all": [{"field": "age", "op": ">", "value": 3}]})), "vip.all[0]"),
+        ("campaigns", b"{".to_vec(), "not JSON"),
+        ("challenges", b"\x00\x00".to_vec(), "Avro"),
+        ("badges", Vec::new(), "an empty value"),
+        ("segment_definitions", b"\"x\"".to_vec(), "neither a JSON object"),
+        ("templates", b"[]".to_vec(), "neither a JSON object"),
+    ];
+    for (n, (topic, value, _)) in definitions.iter().enumerate() {
+        put(&writer, &shop.topic(topic), n as u32 % PARTITIONS, Some(format!("d{n}").as_bytes()), value);
+    }
+    let good = text(json!({"plan_id": "tea_box", "name": "Tea", "price": "5", "interval": "month", "features": {"monthly_box": true}}));
+    put(&writer, &shop.topic("plans"), 0, Some(b"tea_box"), &good);
+    writer.flush(LIMIT).unwrap();
+    until("all is processed", LIMIT, || shop.is_drained());
+
+    let letters = || {
+        let read = kafka.read(&shop.topic("dead_letters"));
+        read.iter()
+            .map(|l| {
+                (l.header("source_topic").unwrap().to_owned(), l.value.clone().unwrap_or_default(), l.header("error").unwrap().to_owned())
+            })
+            .collect::<Vec<_>>()
+    };
+    let before = letters();
+    for (topic, value, says) in &definitions {
+        let of_it: Vec<_> = before.iter().filter(|(t, v, _)| t == topic && v == value).collect();
+        assert!(of_it.len() == 1 && of_it[0].2.contains(says), "{topic} {}: {of_it:?}", String::from_utf8_lossy(value));
+    }
+    assert_eq!(before.len(), definitions.len(), "{before:?}");
+    let of = |topic: &str| -> u64 {
+        let counter = format!("tillflow_dead_letters_total{{processor=\"decoder\",topic=\"{topic}\"}}");
+        instances.iter().map(|i| counted(i, &counter)).sum()
+    };
+    assert_eq!((of("plans"), of("rewards"), of("badges")), (2, 2, 1));
+
+    // The good one counts, and neither a crash nor a new owner buries anything twice.
+    let started =
+        json!({"user_id": "ada", "plan_id": "tea_box", "action": "started", "subscription_id": "s", "timestamp": Timestamp::wall()});
+    assert_eq!(instances[0].post("/v1/topics/subscription_events", started).status(), 202);
+    instances[0].kill();
+    let entitled = |at: &Tillflow| {
+        let answer = at.get("/v1/users/ada/entitlements/monthly_box");
+        answer.status().is_success() && answer.text().unwrap().contains("tea_box")
+    };
+    until("the other one has it all", LIMIT, || entitled(&instances[1]));
+    instances[0].start_again();
+    instances[0].wait_until_ready();
+    until("all is processed", LIMIT, || shop.is_drained());
+    assert_eq!(letters(), before);
+}
+
+#[test]
+fn of_an_input_whose_clients_are_not_trusted_every_record_is_rekeyed_and_counts_once() {
+    let kafka = Kafka::shared();
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    let mut instance = instance(&shop, "one").set("topics.untrusted", "[user_events]").spawn();
+    instance.wait_until_ready();
+    let (writer, events) = (producer(kafka), shop.topic("user_events"));
+    let home = partition(b"ada", PARTITIONS);
+    // Bought, given back, bought again: at home, where only the order of the partition says which came first.
+    let at = Timestamp::wall();
+    let event =
+        |kind: &str, id: &str| json!({"event_type": kind, "user_id": "ada", "order_id": id, "timestamp": at, "total_amount": "10.00"});
+    let cancelled = |id: &str| json!({"event_type": "order_cancelled", "user_id": "ada", "order_id": id, "timestamp": at});
+    for n in 0..10 {
+        put(&writer, &events, home, Some(b"ada"), event("order_completed", &format!("o{n}")).to_string().as_bytes());
+        put(&writer, &events, home, Some(b"ada"), cancelled(&format!("o{n}")).to_string().as_bytes());
+    }
+    put(&writer, &events, (home + 1) % PARTITIONS, Some(b"ada"), event("order_completed", "last").to_string().as_bytes());
+    writer.flush(LIMIT).unwrap();
+    assert_eq!(instance.post("/v1/events", event("order_completed", "over HTTP")).status(), 202);
+    until("all is processed", LIMIT, || shop.is_drained());
+    assert_eq!(counted(&instance, "tillflow_rekeyed_total{topic=\"user_events\"}"), 22);
+    assert_eq!(earned(kafka, &shop)["ada"], [10; 12]);
+    let refunds = kafka.read(&shop.topic("loyalty_updates")).iter().filter(|r| r.json()["kind"] == "refund").count();
+    assert_eq!(refunds, 10, "each cancellation came after its order");
+    assert!(kafka.read(&shop.topic("dead_letters")).is_empty());
     assert!(instance.stop().success(), "{}", instance.stderr());
 }

@@ -82,6 +82,11 @@ fn the_manifests_are_valid_and_belong_together() {
         let headless: Vec<_> = rendered.objects("Service").filter(|service| service["spec"]["clusterIP"] == "None").collect();
         assert_eq!(headless.len(), 1, "{name}");
         assert_eq!(set["spec"]["serviceName"], headless[0]["metadata"]["name"], "{name}");
+        let environment: Vec<_> = list(&rendered.container()["env"]).collect();
+        let at = |key: &str| environment.iter().position(|entry| entry["name"] == key).unwrap_or_else(|| panic!("{name}: no {key}"));
+        let advertised = format!("$(TILLFLOW_INSTANCE_ID).{}:{}", headless[0]["metadata"]["name"].as_str().unwrap(), ports["http"]);
+        assert_eq!(environment[at("TILLFLOW_ADVERTISED")]["value"], advertised, "{name}: the pod's name in DNS");
+        assert!(at("TILLFLOW_INSTANCE_ID") < at("TILLFLOW_ADVERTISED"), "{name}: only what comes before is filled in");
 
         let mounts: Vec<_> = list(&rendered.container()["volumeMounts"]).map(|mount| mount["name"].as_str().unwrap()).collect();
         let volumes = list(&rendered.pod()["spec"]["volumes"]).map(|volume| &volume["name"]);

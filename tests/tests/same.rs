@@ -1,31 +1,22 @@
 //! One shop's records come to the same decisions in `replay`, on the embedded log and on Kafka.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 use tillflow_engine::EngineConfig;
-use tillflow_schemas::{Catalog, Event, Role};
+use tillflow_schemas::Event;
 use tillflow_tests::{
     Kafka, Tillflow,
     cluster::{PARTITIONS, Shop},
-    compare::{Outputs, assert_nothing_is_empty, differences, replayed, wrong_points},
+    compare::{Outputs, assert_nothing_is_empty, broken_invariants_of, differences, embedded_log, outputs_in, replayed, wrong_points},
     model::NaiveLoyalty,
     scratch, until,
     workload::Workload,
 };
 
 const LONG: Duration = Duration::from_secs(600);
-
-/// The workload, where its data is there.
-fn workload(name: &str, few: usize) -> Option<Workload> {
-    let workload = Workload::of(name, limit(few));
-    if workload.is_none() {
-        eprintln!("the data sets are not beside this checkout: nothing compared");
-    }
-    workload
-}
 
 /// How many events of a data set; all of them with `TILLFLOW_FULL=1`.
 fn limit(few: usize) -> usize {
@@ -45,13 +36,24 @@ fn points(workload: &Workload) -> NaiveLoyalty {
     points
 }
 
-fn on_kafka_as_in_replay(name: &str, few: usize, may_be_empty: &[&str]) {
-    let Some(workload) = workload(name, few) else { return };
+/// A made-up shop's five weeks: compared wherever the tests run.
+fn made_up() -> Workload {
+    Workload::made_up(7, 2_000)
+}
+
+fn data_set_on_kafka(name: &str, few: usize, may_be_empty: &[&str]) {
+    if let Some(workload) = Workload::of(name, limit(few)) {
+        on_kafka_as_in_replay(name, &workload, may_be_empty);
+    }
+}
+
+fn on_kafka_as_in_replay(name: &str, workload: &Workload, may_be_empty: &[&str]) {
     let files = Arc::new(scratch("same"));
-    let expected = replayed(&workload, &files);
+    let expected = replayed(workload, &files);
     assert_nothing_is_empty(&expected, may_be_empty);
-    let wrong = wrong_points(&points(&workload), &expected);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let mut wrong = wrong_points(&points(workload), &expected);
+    wrong.extend(broken_invariants_of(&workload.lines, &expected));
+    assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
     let kafka = Kafka::shared();
     let shop = Shop::new(kafka, &kafka.bootstrap());
     shop.send(kafka, &workload.lines);
@@ -61,34 +63,47 @@ fn on_kafka_as_in_replay(name: &str, few: usize, may_be_empty: &[&str]) {
     until("everything is processed", LONG, || shop.is_drained());
     eprintln!("{name}: {} records on Kafka in {:.1?}", workload.lines.len(), started.elapsed());
     assert!(instance.stop().success(), "{}", instance.stderr());
-    let wrong = differences(&expected, &shop.outputs(kafka));
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let found = shop.outputs(kafka);
+    let mut wrong = differences(&expected, &found);
+    wrong.extend(broken_invariants_of(&workload.lines, &found));
+    assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
+}
+
+#[test]
+fn a_made_up_shop_comes_to_the_same_on_kafka() {
+    on_kafka_as_in_replay("made up", &made_up(), &[]);
+}
+
+#[test]
+fn a_made_up_shop_behind_http_comes_to_the_same() {
+    behind_http_as_in_replay("made up", &made_up());
 }
 
 #[test]
 fn a_gift_shop_s_year_comes_to_the_same_on_kafka() {
-    on_kafka_as_in_replay("online_retail", 1_500, &[]);
+    data_set_on_kafka("online_retail", 1_500, &[]);
 }
 
 #[test]
 fn clicks_carts_and_orders_come_to_the_same_on_kafka() {
-    on_kafka_as_in_replay("rees46", 1_000, &["email_triggers", "entitlements", "notifications"]);
-    on_kafka_as_in_replay("otto", 1_000, &["email_triggers", "entitlements", "notifications"]);
-    on_kafka_as_in_replay("taobao", 1_000, &["email_triggers", "entitlements", "notifications"]);
-    on_kafka_as_in_replay("yoochoose", 3_000, &["email_triggers", "entitlements", "notifications", "loyalty_updates"]);
+    data_set_on_kafka("rees46", 1_000, &["email_triggers", "entitlements", "notifications"]);
+    data_set_on_kafka("otto", 1_000, &["email_triggers", "entitlements", "notifications"]);
+    data_set_on_kafka("taobao", 1_000, &["email_triggers", "entitlements", "notifications"]);
+    data_set_on_kafka("yoochoose", 3_000, &["email_triggers", "entitlements", "notifications", "loyalty_updates"]);
 }
 
 #[test]
 fn the_embedded_log_behind_http_comes_to_the_same() {
     for (name, few) in [("online_retail", 600), ("rees46", 400), ("otto", 400), ("taobao", 400), ("yoochoose", 400)] {
-        behind_http_as_in_replay(name, few);
+        if let Some(workload) = Workload::of(name, limit(few)) {
+            behind_http_as_in_replay(name, &workload);
+        }
     }
 }
 
-fn behind_http_as_in_replay(name: &str, few: usize) {
-    let Some(workload) = workload(name, few) else { return };
+fn behind_http_as_in_replay(name: &str, workload: &Workload) {
     let files = Arc::new(scratch("embedded"));
-    let expected = replayed(&workload, &files);
+    let expected = replayed(workload, &files);
     let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(LONG).spawn();
     shop.wait_until_ready();
     let mut lines = workload.lines.as_slice();
@@ -108,8 +123,9 @@ fn behind_http_as_in_replay(name: &str, few: usize) {
     // Killed in the middle of it all; what was answered with 202 is there.
     shop.kill();
     let data = shop.files().join("tillflow-data");
-    let found = finished(&data, &workload);
-    let wrong = differences(&expected, &found);
+    let found = finished(&data, workload);
+    let mut wrong = differences(&expected, &found);
+    wrong.extend(broken_invariants_of(&workload.lines, &found));
     assert!(wrong.is_empty(), "{name}: {}", wrong.join("\n"));
 }
 
@@ -117,11 +133,10 @@ fn behind_http_as_in_replay(name: &str, few: usize) {
 fn finished(data: &std::path::Path, workload: &Workload) -> Outputs {
     use tillflow_engine::{
         Engine,
-        log::{NewRecord, TopicPartition, embedded::Embedded},
+        log::{NewRecord, TopicPartition},
     };
-    let catalog = Catalog::built_in(PARTITIONS).unwrap();
-    let shared = tillflow_state::Shared::new(64 << 20, 32 << 20);
-    let log = Embedded::open(&data.join("embedded"), &catalog, tillflow_state::Durability::Process, &shared).unwrap();
+    let log = embedded_log(data);
+    let catalog = log.catalog();
     let clock = catalog.of_schema("clock_mark").and_then(|t| catalog.index(&t.name)).unwrap();
     let value = Some(serde_json::to_vec(&json!({"at": workload.end})).unwrap());
     let mark = |partition| NewRecord {
@@ -137,15 +152,5 @@ fn finished(data: &std::path::Path, workload: &Workload) -> Outputs {
     let engine = Engine::embedded(&log, &groups, &Arc::new(tillflow_schemas::Codec::json()), &config).unwrap();
     until("everything is processed", LONG, || engine.is_drained().unwrap());
     engine.stop().unwrap();
-    let topics = catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Output);
-    topics
-        .map(|(topic, t)| {
-            let read = |partition| log.read(TopicPartition { topic, partition }, 0, usize::MAX).unwrap();
-            let records = (0..t.partitions).flat_map(read).map(|r| {
-                let key = r.key.map(|k| String::from_utf8_lossy(&k).into_owned()).unwrap_or_default();
-                (key, r.value.and_then(|v| serde_json::from_slice(&v).ok()).unwrap_or(Value::Null))
-            });
-            (t.name.clone(), records.collect())
-        })
-        .collect()
+    outputs_in(&log)
 }

@@ -84,6 +84,18 @@ fn a_seed_decides_everything() {
     }
 }
 
+#[test]
+fn a_disk_full_between_the_brokers_commit_and_the_local_write_loses_and_doubles_nothing() {
+    quiet();
+    let times = |scenario: &dyn Scenario, seeds: u64| -> u64 {
+        let reports = (1..=seeds).map(|seed| run(seed, scenario, None).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong:?}")));
+        reports.map(|r| r.faults.get("disk full between the commit and the local write").copied().unwrap_or(0)).sum()
+    };
+    let (counter, shop) = (times(&Toy, 150), times(&Shop, 40));
+    println!("{counter} times with the counter, {shop} times with the shop");
+    assert!(counter >= 20 && shop >= 5, "{counter} and {shop} times: too few to say anything");
+}
+
 /// Within so many seeds each planted defect must be found.
 const FOUND_WITHIN: u64 = 200;
 

@@ -60,7 +60,7 @@ impl Chaos {
             1 => often * 4,
             _ => often,
         };
-        let faults = Faults {
+        let mut faults = Faults {
             on: true,
             crash: weather(500),
             freeze: weather(700),
@@ -68,6 +68,7 @@ impl Chaos {
             lost_end: weather(25),
             abort: weather(12),
             torn: weather(120),
+            full: 0,
             flush: weather(10),
             slow_partition: weather(15),
             slowest_ms: if making.long_outages { 3_000 } else { 300 },
@@ -82,6 +83,7 @@ impl Chaos {
             (at, long)
         });
         let next = Some(dice.millis(0, 5_000));
+        faults.full = if dice.one_in(4) { 10 } else { 0 };
         Self {
             dice,
             faults,
