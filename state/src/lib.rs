@@ -20,6 +20,7 @@ mod backend;
 mod cache;
 mod error;
 pub mod key;
+mod overlay;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 pub mod seen;

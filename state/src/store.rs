@@ -2,16 +2,12 @@
 //!
 //! Nothing uncommitted ever reaches the backend. A savepoint a record lets one bad record be undone alone.
 
-use crate::{Backend, Read, Result, cache::Cache};
-use std::{
-    collections::{BTreeMap, btree_map::Range},
-    iter::Peekable,
-    ops::Bound,
-    sync::Arc,
+use crate::{
+    Backend, Read, Result,
+    cache::Cache,
+    overlay::{Overlay, Value},
 };
-
-type Value = Option<Arc<[u8]>>;
-type Overlay = BTreeMap<Arc<[u8]>, Value>;
+use std::{iter::Peekable, sync::Arc};
 
 /// State of one task.
 pub struct Store {
@@ -27,7 +23,7 @@ pub struct Store {
 impl Store {
     /// State over `backend`, with nothing uncommitted.
     pub fn new(backend: Box<dyn Backend>) -> Self {
-        Self { backend, cache: Cache::default(), overlay: Overlay::new(), undo: Vec::new(), bytes: 0 }
+        Self { backend, cache: Cache::default(), overlay: Overlay::default(), undo: Vec::new(), bytes: 0 }
     }
 
     /// Writes a row.
@@ -62,7 +58,7 @@ impl Store {
                     self.bytes += key.len() + value.as_ref().map_or(0, |v| v.len());
                     self.overlay.insert(key.clone(), value)
                 }
-                None => self.overlay.remove(&key),
+                None => self.overlay.take_back(&key),
             };
             if let Some(undone) = undone {
                 self.bytes -= key.len() + undone.map_or(0, |v| v.len());
@@ -70,7 +66,7 @@ impl Store {
         }
     }
 
-    /// The uncommitted rows, last write a key, in key order.
+    /// The uncommitted rows, last write a key.
     pub fn pending(&self) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> {
         self.overlay.iter().map(|(k, v)| (&**k, v.as_deref()))
     }
@@ -82,7 +78,7 @@ impl Store {
 
     /// Takes the uncommitted rows as committed: the log has already put them into the backend.
     pub fn settle(&mut self) {
-        for (key, value) in std::mem::take(&mut self.overlay) {
+        for (key, value) in self.overlay.drain() {
             self.cache.keep(key, value);
         }
         self.discard();
@@ -138,14 +134,14 @@ impl Read for Store {
         if to.is_some_and(|to| to <= from) {
             return Ok(());
         }
-        let bounds = (Bound::Included(from), to.map_or(Bound::Unbounded, Bound::Excluded));
-        let mut fresh = self.overlay.range::<[u8], _>(bounds).peekable();
+        let overlay = self.overlay.in_order();
+        let mut fresh = overlay.range(from, to).peekable();
         let mut going = true;
         self.backend.scan(from, to, &mut |key, value| {
             going = visit_below(&mut fresh, Some(key), visit);
             if going {
                 // A row of the overlay replaces the committed one, or hides it.
-                going = match fresh.next_if(|(k, _)| ***k == *key) {
+                going = match fresh.next_if(|(k, _)| *k == key) {
                     Some((_, Some(value))) => visit(key, value),
                     Some((_, None)) => true,
                     None => visit(key, value),
@@ -161,12 +157,12 @@ impl Read for Store {
 }
 
 /// Visits the overlay's rows below `limit`; false when the visitor has had enough.
-fn visit_below(
-    fresh: &mut Peekable<Range<'_, Arc<[u8]>, Value>>,
+fn visit_below<'a>(
+    fresh: &mut Peekable<impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>>,
     limit: Option<&[u8]>,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> bool {
-    while let Some((key, value)) = fresh.next_if(|(k, _)| limit.is_none_or(|l| ***k < *l)) {
+    while let Some((key, value)) = fresh.next_if(|(k, _)| limit.is_none_or(|l| *k < l)) {
         if let Some(value) = value
             && !visit(key, value)
         {
@@ -181,6 +177,7 @@ mod tests {
     use super::*;
     use crate::Memory;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     #[derive(Clone, Debug)]
     enum Step {

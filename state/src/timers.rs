@@ -23,17 +23,22 @@ pub struct TimerRow {
 type Identity = (String, u32, String);
 
 impl TimerRow {
-    fn identity(&self) -> Identity {
-        (self.key.clone(), self.kind, self.detail.clone())
+    fn write_identity(&self, row: &mut Vec<u8>) {
+        key::write_text(&self.key, row);
+        self.kind.write(row);
+        key::write_text(&self.detail, row);
     }
-    fn by_time(&self) -> Vec<u8> {
-        let mut row = BY_TIME.to_vec();
-        (self.fire_at, self.identity()).write(&mut row);
+    fn by_time(&self, fire_at: i64) -> Vec<u8> {
+        let mut row = Vec::with_capacity(24 + self.key.len() + self.detail.len());
+        row.extend_from_slice(&BY_TIME);
+        fire_at.write(&mut row);
+        self.write_identity(&mut row);
         row
     }
     fn by_key(&self) -> Vec<u8> {
-        let mut row = BY_KEY.to_vec();
-        self.identity().write(&mut row);
+        let mut row = Vec::with_capacity(16 + self.key.len() + self.detail.len());
+        row.extend_from_slice(&BY_KEY);
+        self.write_identity(&mut row);
         row
     }
 }
@@ -44,7 +49,7 @@ impl TimerRow {
 /// When the storage fails.
 pub fn set(store: &mut Store, timer: &TimerRow) -> Result<()> {
     cancel(store, timer)?;
-    store.put(timer.by_time(), Vec::new());
+    store.put(timer.by_time(timer.fire_at), Vec::new());
     store.put(timer.by_key(), timer.fire_at.to_be_bytes().to_vec());
     Ok(())
 }
@@ -56,7 +61,7 @@ pub fn set(store: &mut Store, timer: &TimerRow) -> Result<()> {
 pub fn cancel(store: &mut Store, timer: &TimerRow) -> Result<()> {
     let row = timer.by_key();
     if let Some(at) = store.get(&row)?.as_deref().and_then(fire_at) {
-        store.delete(TimerRow { fire_at: at, ..timer.clone() }.by_time());
+        store.delete(timer.by_time(at));
         store.delete(row);
     }
     Ok(())

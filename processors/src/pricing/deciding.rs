@@ -1,9 +1,10 @@
 //! A decision from its inputs to what is published of it, and the product records that move a price by themselves.
 
 use super::{
-    Demand, Explanation, Facts, Inputs, PastPrice, Priced, Pricing, Score, Zone, decide,
+    DayOfDemand, Demand, Explanation, Facts, Inputs, PastPrice, Priced, Pricing, PricingParameters, Score, Zone, decide,
     demand::days_before,
     guardrails::{Decision, Gate, direction},
+    resting::Due,
     rules::InForce,
     state::HISTORY,
 };
@@ -58,6 +59,33 @@ impl Trigger {
     }
 }
 
+/// What a decision at `at` rests on; `None` where the product has no price.
+pub(super) fn inputs(
+    product: &Priced,
+    facts: &Facts,
+    parameters: &PricingParameters,
+    days: &[(i64, DayOfDemand)],
+    at: Timestamp,
+) -> Option<Inputs> {
+    let mut demand = Demand::of(days, at).figures(at, parameters.conversion_prior.0);
+    if let Some(by_hand) = parameters.demand_score {
+        demand.score = Score::by_hand(by_hand.0);
+    }
+    Some(Inputs {
+        now: at,
+        base: facts.base.decimal(),
+        current: product.price()?.1.decimal(),
+        limits: facts.limits(),
+        digits: facts.digits(),
+        price_fixed: facts.price_fixed,
+        stock: product.stock_at(at),
+        demand,
+        day_ago: product.day_ago(at)?.decimal(),
+        last_change: product.last_change,
+        last_markdown: product.last_markdown,
+    })
+}
+
 impl Pricing {
     /// Applies the product records that count by `now`, in order.
     pub(super) fn settle(&mut self, id: &ProductId, product: &mut Priced, now: Timestamp, cx: &mut Context<'_>) -> Result<()> {
@@ -83,7 +111,7 @@ impl Pricing {
         if !stays {
             self.restate(id, product, at, before.map(|(_, price)| price), base, cx)?;
         }
-        self.wake(id, product, cx)?;
+        self.wake(id, product, at, cx)?;
         self.start_hourly(id, product, at, cx)?;
         let Some((facts, (_, price))) = product.facts.as_ref().zip(product.price()) else { return Ok(()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
@@ -152,50 +180,33 @@ impl Pricing {
         let Some(facts) = &product.facts else { return Ok(Default::default()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
         let prior = in_force.parameters.map_or(Decimal::new(2, 2), |p| p.conversion_prior.0);
-        Ok((in_force.rule, self.demand_at(id, at, cx)?.0.figures(at, prior).score))
+        Ok((in_force.rule, Demand::of(&self.days_of_demand(id, at, cx)?, at).figures(at, prior).score))
     }
 
-    /// Demand as of `at`, and whether there are rows of it at all.
-    fn demand_at(&self, id: &ProductId, at: Timestamp, cx: &Context<'_>) -> Result<(Demand, bool)> {
-        let (mut demand, mut any) = (Demand::default(), false);
-        for day in days_before(at) {
+    /// Demand that counts at `at`, and what is known of the day after.
+    fn days_of_demand(&self, id: &ProductId, at: Timestamp, cx: &Context<'_>) -> Result<Vec<(i64, DayOfDemand)>> {
+        let days = days_before(at);
+        let mut rows = Vec::new();
+        for day in *days.start()..=*days.end() + 1 {
             if let Some(row) = cx.get(&self.tables.demand, &(id.clone(), day))? {
-                demand.add_day(day, &row, at);
-                any = true;
+                rows.push((day, row));
             }
         }
-        Ok((demand, any))
+        Ok(rows)
     }
 
-    /// Decides for now, the time of the timer. Returns whether the product may rest.
-    pub(super) fn decide(&mut self, id: &ProductId, product: &mut Priced, trigger: Trigger, cx: &mut Context<'_>) -> Result<bool> {
+    /// Decides for now, the time of the timer. Returns when the next regular decision is due, unless something is heard of
+    /// the product before.
+    pub(super) fn decide(&mut self, id: &ProductId, product: &mut Priced, trigger: Trigger, cx: &mut Context<'_>) -> Result<Due> {
         let now = cx.now();
-        let (Some(facts), Some((_, current)), Some(day_ago)) = (product.facts.clone(), product.price(), product.day_ago(now)) else {
-            return Ok(false);
-        };
+        let Some(facts) = product.facts.clone() else { return Ok(Due::NextHour) };
         let InForce { rule, parameters } = self.rules.in_force(&facts.category, id.as_str(), cx);
         let (parameters, problem) = match parameters {
             Ok(p) => (p, None),
-            Err(e) => (super::PricingParameters::default(), Some(e)),
+            Err(e) => (PricingParameters::default(), Some(e)),
         };
-        let (demand, in_demand) = self.demand_at(id, now, cx)?;
-        let mut demand = demand.figures(now, parameters.conversion_prior.0);
-        if let Some(by_hand) = parameters.demand_score {
-            demand.score = Score::by_hand(by_hand.0);
-        }
-        let inputs = Inputs {
-            now,
-            base: facts.base.decimal(),
-            current: current.decimal(),
-            limits: facts.limits(),
-            digits: facts.digits(),
-            price_fixed: facts.price_fixed,
-            stock: product.stock_at(now),
-            demand,
-            day_ago: day_ago.decimal(),
-            last_change: product.last_change,
-            last_markdown: product.last_markdown,
-        };
+        let days = self.days_of_demand(id, now, cx)?;
+        let Some(inputs) = inputs(product, &facts, &parameters, &days, now) else { return Ok(Due::NextHour) };
         let decision = match problem {
             Some(_) => Decision::held(&inputs, Gate::InvalidRule),
             None => decide(&inputs, &parameters),
@@ -214,10 +225,10 @@ impl Pricing {
             rule,
             mode: parameters.mode,
             base: facts.base,
-            current,
-            day_ago,
+            current: Money::from(inputs.current),
+            day_ago: Money::from(inputs.day_ago),
             stock: inputs.stock,
-            demand,
+            demand: inputs.demand,
             raw: decision.raw.as_ref().map(|r| Explanation::amount(r.price, facts.digits())),
             bounds: Explanation::bounds(&decision.bites, facts.digits()),
             gate: decision.gate,
@@ -227,10 +238,13 @@ impl Pricing {
         };
         cx.put(&self.tables.last, id, &explanation)?;
         let markdown = decision.raw.is_some_and(|r| r.markdown);
-        if decision.gate.is_none() && self.publish_change(id, product, &facts, explanation, markdown, cx)? {
-            return Ok(false);
+        if decision.gate.is_none() {
+            if self.publish_change(id, product, &facts, explanation, markdown, cx)? {
+                self.wake(id, product, now, cx)?;
+            }
+            return Ok(Due::NextHour);
         }
-        if in_demand { Ok(false) } else { self.may_rest(id, product, decision.gate, &parameters, cx) }
+        self.next_due(id, product, &facts, &parameters, &days, decision.gate, cx)
     }
 
     /// Publishes a change, and puts it in force unless it is a shadow. Returns whether anything was new.

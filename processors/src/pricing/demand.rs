@@ -165,6 +165,18 @@ pub struct Demand {
 }
 
 impl Demand {
+    /// What counts at `at` of these days.
+    pub fn of<'a>(days: impl IntoIterator<Item = &'a (i64, DayOfDemand)>, at: Timestamp) -> Self {
+        let mut demand = Self::default();
+        days.into_iter().for_each(|(day, row)| demand.add_day(*day, row, at));
+        demand
+    }
+
+    /// The end of its newest bucket.
+    pub fn latest(&self) -> Option<Timestamp> {
+        self.buckets.last_key_value().map(|(bucket, _)| bucket.end())
+    }
+
     /// Takes from a day what counts at `at`.
     pub fn add_day(&mut self, day: i64, row: &DayOfDemand, at: Timestamp) {
         for (place, counts) in row.entries(day) {

@@ -129,11 +129,11 @@ impl Processor for Pricing {
         let before = product.clone();
         self.settle(&id, &mut product, cx.now(), cx)?;
         if timer.is(self.timers.hourly) {
-            let may_rest = self.decide(&id, &mut product, Trigger::Hourly, cx)?;
-            product.hourly = product.facts.is_some() && !(may_rest && self.rest(&id, cx)?);
-            if product.hourly {
-                cx.set_timer(self.timers.hourly, &timer.key, "", next_hourly(&id, cx.now()))?;
+            if cx.get(&self.tables.resting, &id)?.is_some() {
+                cx.delete(&self.tables.resting, &id);
             }
+            let due = self.decide(&id, &mut product, Trigger::Hourly, cx)?;
+            product.hourly = product.facts.is_some() && self.set_next(&id, due, cx)?;
         } else if timer.is(self.timers.decide) {
             self.decide(&id, &mut product, Trigger::of(&timer.detail), cx)?;
         }
@@ -159,7 +159,7 @@ impl Pricing {
         if cx.get(&self.tables.resting, &key.0)?.is_some()
             && let Some(mut product) = cx.get(&self.tables.products, &key.0)?
         {
-            self.wake(&key.0, &mut product, cx)?;
+            self.wake(&key.0, &mut product, place.known.start(), cx)?;
             cx.put(&self.tables.products, &key.0, &product)?;
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Pricing {
                 self.decide_at(id, Trigger::Stock, record.last_updated, cx)?;
             }
         }
-        self.wake(id, &mut product, cx)?;
+        self.wake(id, &mut product, record.last_updated, cx)?;
         self.start_hourly(id, &mut product, record.last_updated, cx)?;
         if before != Some(record.stock_level) {
             self.publish_status(id, &product, cx)?;

@@ -185,6 +185,24 @@ fn products(tasks: Vec<Vec<Said>>, stock: Vec<Inventory>, mut seed: u64) -> (Vec
     }
 }
 
+/// The same, with signals of nothing every half hour: they wake all products and count for none.
+fn kept_awake(said: Vec<Said>) -> Vec<Said> {
+    let mut awake = Vec::new();
+    let mut clock = minute(0);
+    for said in said {
+        if let Said::Watermark(to) = said {
+            while clock < to {
+                let nothing = |n| DemandSignal { product_id: format!("p{n}").as_str().into(), bucket: clock, ..DemandSignal::default() };
+                awake.extend((0..3).map(|n| Said::Signal(nothing(n))));
+                awake.push(Said::Watermark(clock));
+                clock = clock + std::time::Duration::from_secs(1_800);
+            }
+        }
+        awake.push(said);
+    }
+    awake
+}
+
 fn own_name(who: u8) -> String {
     format!("u{who}")
 }
@@ -218,9 +236,7 @@ proptest! {
         let run = |awake: bool| {
             let mut task = customers(&story, 0, 1, 5, own_name);
             if awake {
-                // Demand of a time far away counts for nothing, and lets no product rest.
-                let far = |n| DemandSignal { product_id: format!("p{n}").as_str().into(), bucket: minute(1_000 * DAY), views: 1, ..DemandSignal::default() };
-                task.splice(0..0, (0..3).map(|n| Said::Signal(far(n))));
+                task = kept_awake(task);
             }
             products(vec![task], stock_records(&story), seed)
         };
