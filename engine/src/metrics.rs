@@ -17,6 +17,8 @@ pub struct Metrics {
     pub dead_letters_total: IntCounterVec,
     /// Events of a type this version does not know, by group.
     pub unknown_events_total: IntCounterVec,
+    /// Records of erased users from before their erasure, by source topic.
+    pub erased_total: IntCounterVec,
     /// Events later than the watermark, by group.
     pub late_total: IntCounterVec,
     /// Records emitted, by topic.
@@ -68,6 +70,7 @@ impl Metrics {
             rekeyed_total: counter("rekeyed_total", "Records put where they belong", &["topic"])?,
             dead_letters_total: counter("dead_letters_total", "Records and timers that could not be processed", &["topic", "processor"])?,
             unknown_events_total: counter("unknown_events_total", "Events of a type this version does not know", &["group"])?,
+            erased_total: counter("erased_records_total", "Records of erased users from before their erasure, dropped", &["topic"])?,
             late_total: counter("late_records_total", "Events later than the watermark", &["group"])?,
             emitted_total: counter("emitted_total", "Records emitted", &["topic"])?,
             commit_total: counter("commit_total", "Transactions committed", &["group"])?,

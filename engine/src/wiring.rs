@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 use tillflow_engine_api::{CheckFn, Group};
-use tillflow_schemas::{Catalog, Codec, Role};
+use tillflow_schemas::{Catalog, Codec, ErasedUser, Record as _, Role};
 
 /// One group, wired.
 pub struct Wired {
@@ -55,6 +55,10 @@ pub fn wire(
         inputs.extend(rekeyed);
         if group.upstream.is_none() {
             inputs.extend(topic(MARK));
+            // Read twice: as a record in the order of time it wipes what the task has; as a table it tells the past.
+            let erased = topic(ErasedUser::SCHEMA);
+            inputs.extend(erased);
+            globals.extend(erased);
         }
         // The first group takes them all: one task each record.
         let definitions = std::mem::take(&mut definitions);
@@ -98,7 +102,7 @@ pub fn wire(
 /// Topics of what the shop states about itself that no group processes, with what is checked of it. Broadcast tables take
 /// what they can read of them, at every instance; what is wrong has to become a dead letter, once.
 fn unprocessed(groups: &[Group], catalog: &Catalog) -> BTreeMap<usize, Vec<CheckFn>> {
-    let processed: BTreeSet<_> = groups.iter().flat_map(Group::inputs).collect();
+    let processed: BTreeSet<_> = groups.iter().flat_map(Group::inputs).chain([ErasedUser::SCHEMA]).collect();
     let checks = |schema: &str| {
         let all = groups.iter().flat_map(|g| &g.parts).flat_map(|p| &p.declared.checks);
         all.filter(|(of, _)| *of == schema).map(|(_, check)| check.clone()).collect()

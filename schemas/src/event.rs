@@ -2,10 +2,10 @@
 
 use crate::{
     Badge, BoxContents, Campaign, Challenge, Change, ClockMark, Customer, CustomerSignal, DeadLetterStatus, DecodeError, DemandSignal,
-    EmailResult, EmailTrigger, Entitlements, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Parcel, Plan, PriceChange,
-    PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward, SegmentDefinition,
-    Segments, ShopFact, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, error::shorten, input, json,
-    reference, user_event,
+    EmailResult, EmailTrigger, Entitlements, ErasedUser, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Parcel, Plan,
+    PriceChange, PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward,
+    SegmentDefinition, Segments, ShopFact, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, UserId,
+    error::shorten, input, json, reference, user_event,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -239,6 +239,7 @@ events! {
         CustomerSignal(CustomerSignal) = "customer_signal", key |v| v.user_id.as_str();
         ShopFact(ShopFact) = "shop_fact", key |v| v.scope.as_str();
         ProductStatus(ProductStatus) = "product_status", key |v| v.product_id.as_str();
+        ErasedUser(ErasedUser) = "erased_user", key |v| v.user_id.as_str();
         ClockMark(ClockMark) = "clock_mark", key |_| "";
         DeadLetterStatus(DeadLetterStatus) = "dead_letter_status", key |v| v.id.as_str();
         TaskOwner(TaskOwner) = "task_owner", key |v| v.task.as_str();
@@ -269,8 +270,20 @@ impl Event {
             Self::CustomerSignal(v) => Some(v.at),
             Self::ShopFact(v) => Some(v.at),
             Self::ClockMark(v) => Some(v.at),
+            Self::ErasedUser(v) => Some(v.erased_at),
             Self::Product(c) => c.value.as_ref()?.valid_from,
             Self::Customer(c) => c.value.as_ref()?.valid_from,
+            _ => None,
+        }
+    }
+
+    /// The user whom the record says something about, to the task that keeps their state.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::User(e) => e.who(),
+            Self::Subscription(v) => Some(&v.user_id),
+            Self::Command(v) => Some(&v.user_id),
+            Self::CustomerSignal(v) => Some(&v.user_id),
             _ => None,
         }
     }
@@ -309,6 +322,7 @@ impl Event {
             Self::Inventory(v) if v.product_id.as_str().is_empty() => v.product_id = key.into(),
             Self::Subscription(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
             Self::Command(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
+            Self::ErasedUser(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
             _ => {}
         }
     }
@@ -329,6 +343,7 @@ impl Event {
             }
             Self::PricingRule(c) => c.value.as_ref().map_or(Ok(()), reference::check_rule),
             Self::Customer(c) => id("user_id", &c.id),
+            Self::ErasedUser(v) => id("user_id", v.user_id.as_str()),
             Self::Campaign(c) => id("campaign_id", &c.id),
             Self::Reward(c) => id("reward_id", &c.id),
             Self::Challenge(c) => id("challenge_id", &c.id),

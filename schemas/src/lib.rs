@@ -44,7 +44,8 @@ pub use output::{
     Recommendations, RecommendedItem, Related, RelatedProducts, Segments,
 };
 pub use reference::{
-    Badge, Campaign, Challenge, Change, Consent, ConsentStatus, Customer, Plan, PricingRule, Product, Reward, SegmentDefinition, Template,
+    Badge, Campaign, Challenge, Change, Consent, ConsentStatus, Customer, ErasedUser, Plan, PricingRule, Product, Reward,
+    SegmentDefinition, Template,
 };
 pub use registry::{BuiltInRegistry, ConfluentRegistry, RegistryError, SchemaRegistry};
 pub use time::Timestamp;

@@ -106,6 +106,17 @@ pub enum ConsentStatus {
     Withdrawn,
 }
 
+/// A user who was erased. Written by `tillflow user erase`; what was recorded of them before is dropped wherever it is
+/// read once more, and what they do later counts: the person may come back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErasedUser {
+    /// Who.
+    #[serde(default)]
+    pub user_id: UserId,
+    /// Up to when what was recorded of them is dropped.
+    pub erased_at: Timestamp,
+}
+
 /// The parameters of pricing for one scope; what is absent comes from the wider scope.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -34,4 +34,4 @@ pub use key::Key;
 #[cfg(feature = "rocksdb")]
 pub use rocks::{Directory, Durability, FORMAT, RocksBackend, Shared};
 pub use store::Store;
-pub use table::{Table, prefix_of};
+pub use table::{Table, prefix_of, rows_under};

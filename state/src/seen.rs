@@ -69,6 +69,23 @@ pub fn sweep(store: &mut Store, watermark: i64, within_ms: i64, limit: usize) ->
     Ok(due.len())
 }
 
+/// The rows of all identities of `of`, those included by which they expire.
+///
+/// # Errors
+/// When the storage fails.
+pub fn rows_of(read: &(impl Read + ?Sized), of: &str) -> Result<Vec<Vec<u8>>> {
+    let mut rows = crate::rows_under(read, &SEEN, of)?;
+    let own: std::collections::BTreeSet<_> = rows.iter().cloned().collect();
+    // By hour, of all keys: erasures are few, and what expires is a week's.
+    read.scan(&EXPIRES, key::after(&EXPIRES).as_deref(), &mut |index, _| {
+        if index.get(EXPIRES.len() + 8..).is_some_and(|row| own.contains(row)) {
+            rows.push(index.to_vec());
+        }
+        true
+    })?;
+    Ok(rows)
+}
+
 /// The first hour at which [`sweep`] has something to do.
 ///
 /// # Errors
@@ -103,5 +120,18 @@ mod tests {
         assert_eq!(sweep(&mut store, week + HOUR_MS, week, 10).unwrap(), 1);
         assert!(!contains(&store, "u", "event", "e1", 1000, Some(week)).unwrap());
         assert!(contains(&store, "u", "order", "o1", 0, None).unwrap());
+    }
+
+    #[test]
+    fn the_rows_of_one_key_are_all_found_and_no_others() {
+        let mut store = Store::new(Box::new(Memory::default()));
+        record(&mut store, "u", "event", "e1", 1000, Some(1000));
+        record(&mut store, "u2", "event", "e1", 1000, Some(1000));
+        record(&mut store, "u", "order", "o1", 1000, None);
+        let rows = rows_of(&store, "u").unwrap();
+        assert_eq!(rows.len(), 3);
+        rows.into_iter().for_each(|row| store.delete(row));
+        assert_eq!(rows_of(&store, "u").unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(rows_of(&store, "u2").unwrap().len(), 2);
     }
 }

@@ -32,6 +32,21 @@ pub fn prefix_of(name: &str) -> [u8; 4] {
     (hash | 1 << 31).to_be_bytes()
 }
 
+/// The keys of all rows of the table with this prefix that begin with a text: those of one user.
+///
+/// # Errors
+/// When the storage fails.
+pub fn rows_under(read: &(impl Read + ?Sized), table: &[u8; 4], text: &str) -> Result<Vec<Vec<u8>>> {
+    let mut from = table.to_vec();
+    key::write_text(text, &mut from);
+    let mut rows = Vec::new();
+    read.scan(&from, key::after(&from).as_deref(), &mut |row, _| {
+        rows.push(row.to_vec());
+        true
+    })?;
+    Ok(rows)
+}
+
 impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
     /// The table called `name`, such as `loyalty.accounts`. The name is part of what is stored.
     pub fn new(name: &'static str) -> Self {

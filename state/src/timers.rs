@@ -114,6 +114,22 @@ pub fn first_of(read: &(impl Read + ?Sized), of: &str) -> Result<Option<TimerRow
     Ok(found)
 }
 
+/// The rows of all timers of `key`.
+///
+/// # Errors
+/// When the storage fails.
+pub fn rows_of(read: &(impl Read + ?Sized), of: &str) -> Result<Vec<Vec<u8>>> {
+    let by_key = crate::rows_under(read, &BY_KEY, of)?;
+    let mut rows = Vec::with_capacity(2 * by_key.len());
+    for row in by_key {
+        let identity = row.get(BY_KEY.len()..).and_then(|mut rest| Identity::read(&mut rest));
+        let at = read.get(&row)?.as_deref().and_then(fire_at);
+        rows.extend(identity.zip(at).map(|((key, kind, detail), fire_at)| TimerRow { fire_at, key, kind, detail }.by_time()));
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
 fn fire_at(value: &[u8]) -> Option<i64> {
     value.try_into().ok().map(i64::from_be_bytes)
 }
@@ -143,5 +159,10 @@ mod tests {
         assert_eq!(next(&store, 11, 9).unwrap(), [timer(20, "a", 2)]);
         assert_eq!(next(&store, 21, 9).unwrap(), []);
         assert_eq!(get(&store, &timer(0, "a", 2)).unwrap(), Some(20));
+        for row in rows_of(&store, "a").unwrap() {
+            store.delete(row);
+        }
+        assert_eq!(next(&store, i64::MIN, 9).unwrap(), [timer(10, "b", 1)]);
+        assert_eq!(first_of(&store, "a").unwrap(), None);
     }
 }

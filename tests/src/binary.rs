@@ -55,6 +55,20 @@ impl Finished {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}; stderr:\n{}", self.stderr))
     }
 
+    /// Checks that it ended with this code, and that its last words hold all of these.
+    ///
+    /// # Panics
+    /// When it didn't, or they don't.
+    #[track_caller]
+    pub fn says(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code(), code, "{}", self.stderr);
+        let last = self.stderr.lines().skip_while(|l| !l.starts_with("tillflow:")).collect::<Vec<_>>().join("\n");
+        for word in words {
+            assert!(last.contains(word), "no '{word}' in:\n{}", self.stderr);
+        }
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+
     /// Itself, when it ended with 0.
     ///
     /// # Panics

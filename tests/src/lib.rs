@@ -25,6 +25,7 @@ pub mod compare;
 mod invariants;
 mod kafka;
 pub mod model;
+pub mod orders;
 mod ports;
 mod process;
 mod proxy;

@@ -39,6 +39,13 @@ fn balance(shop: &Tillflow, user: &str) -> Option<i64> {
     shop.get(&format!("/v1/users/{user}/loyalty")).json::<Value>().ok()?["balance"].as_i64()
 }
 
+/// Records of erased users that were dropped.
+fn dropped(shop: &Tillflow) -> u64 {
+    let metrics = shop.get("/metrics").text().unwrap();
+    let line = metrics.lines().find_map(|l| l.strip_prefix("tillflow_erased_records_total{topic=\"user_events\"} "));
+    line.map_or(0, |n| n.parse().unwrap())
+}
+
 /// Whether the bytes of a text stand in any file below a directory.
 fn stands_in(directory: &Path, text: &str) -> bool {
     std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).any(|path| {
@@ -69,6 +76,7 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     let running = command(&["erase", "ann", "--yes"]).finish();
     assert!(running.code() == 1 && running.stderr.contains("another process"), "{}", running.stderr);
     assert!(shop.stop().success());
+    let before = Timestamp::wall();
 
     let all = export("ann");
     assert_eq!((&all["records"]["user_events"], &all["state"]), (&live["records"]["user_events"], &live["state"]));
@@ -89,7 +97,13 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     let nothing = export("ann");
     assert_eq!(nothing["state"], json!([]));
     assert!(
-        nothing["records"].as_object().unwrap().values().flat_map(|r| r.as_array().unwrap()).all(|r| r["value"].is_null()),
+        nothing["records"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(topic, _)| *topic != "erased_users")
+            .flat_map(|(_, r)| r.as_array().unwrap())
+            .all(|r| r["value"].is_null()),
         "{nothing}"
     );
     assert!(!stands_in(&data.join("embedded"), "ann@example.org"), "the address is still on the disk");
@@ -99,6 +113,19 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     let mut shop = Tillflow::run().set("data_dir", data.display()).set("redis.url", redis.url()).spawn();
     shop.wait_until_ready();
     assert_eq!((balance(&shop, "ann").unwrap_or(0), balance(&shop, "bob")), (0, Some(77)));
+    // What is sent again from before is dropped and counted; she may come back.
+    let order = |user: &str, id: &str, at: Timestamp| json!([{"event_type": "order_completed", "user_id": user, "order_id": id, "timestamp": at, "total_amount": "5.00", "items": []}]);
+    assert_eq!(shop.post("/v1/events", order("ann", "ann-1", before)).status(), 202);
+    assert_eq!(shop.post("/v1/events", order("ann", "ann-2", Timestamp::wall())).status(), 202);
+    until("what she does now counts", LONG, || balance(&shop, "ann") == Some(5));
+    assert_eq!(dropped(&shop), 1);
+    // Said while the shop runs, it has the same effect on what the shop knows.
+    let marker = json!([{"user_id": "bob", "erased_at": Timestamp::wall()}]);
+    assert_eq!(shop.post("/v1/topics/erased_users", marker).status(), 202);
+    until("his account is gone", LONG, || balance(&shop, "bob").unwrap_or(0) == 0);
+    assert_eq!(balance(&shop, "ann"), Some(5));
+    assert_eq!(shop.post("/v1/events", order("bob", "bob-1", Timestamp::wall())).status(), 202);
+    until("not even the ids of his orders are known", LONG, || balance(&shop, "bob") == Some(5));
     assert!(shop.stop().success());
 }
 
@@ -144,4 +171,15 @@ fn on_kafka_the_changelog_forgets_too() {
     let exported: Value = serde_json::from_str(&exported.stdout).unwrap();
     assert_eq!(exported["answers"]["loyalty"]["balance"], 77);
     assert!(exported["state"].as_array().unwrap().len() > 5 && exported["records"]["user_events"].as_array().unwrap().len() == 4);
+
+    // Her events are in the log until their retention is over: made anew from it, the state has nothing of her.
+    assert!(anew.stop().success());
+    until("the instance's session has ended", LONG, || {
+        cluster(Tillflow::command(["reset", "--yes"])).in_directory_of(anew.files()).finish().exit.success()
+    });
+    anew.start_again();
+    anew.wait_until_ready();
+    until("his state is made anew", LONG, || balance(&anew, "bob") == Some(77));
+    until("her events are passed", LONG, || dropped(&anew) == 4);
+    assert_eq!(balance(&anew, "ann").unwrap_or(0), 0);
 }

@@ -2,54 +2,22 @@
 //! data directory, another process with its name. Each is said with what is to be done, and nothing is lost.
 
 use rdkafka::admin::NewPartitions;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs,
     time::{Duration, Instant},
 };
-use tillflow_schemas::Timestamp;
-use tillflow_tests::{Finished, Kafka, Run, Tillflow, free_port, until};
+use tillflow_tests::{
+    Kafka, Run, Tillflow, free_port,
+    orders::{earned, orders, points_of},
+    until,
+};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn instance(kafka: &Kafka, prefix: &str, id: &str) -> Run {
     let run = Tillflow::run().set("brokers", kafka.bootstrap()).set("topics.prefix", prefix).set("app_id", format!("{prefix}app"));
     run.set("instance.id", id).set("time.grace_s", 0).within(LIMIT)
-}
-
-/// Orders of ten points each.
-fn orders(ids: impl IntoIterator<Item = u32>) -> Value {
-    let order = |n| {
-        let items = json!([{"product_id": "tea", "quantity": 1}]);
-        json!({"event_type": "order_completed", "user_id": format!("u{}", n % 8), "order_id": format!("o{n}"), "timestamp": Timestamp::wall(), "total_amount": "10.00", "items": items})
-    };
-    ids.into_iter().map(order).collect()
-}
-
-/// The orders that earned points, in order, each as often as it did.
-fn earned(kafka: &Kafka, prefix: &str) -> Vec<u32> {
-    let entries = kafka.read(&format!("{prefix}loyalty_updates"));
-    let orders =
-        entries.iter().map(|r| r.json()).filter(|e| e["kind"] == "earn").map(|e| e["order_id"].as_str().unwrap()[1..].parse().unwrap());
-    let mut orders: Vec<_> = orders.collect();
-    orders.sort_unstable();
-    orders
-}
-
-/// What the ledger says that somebody has.
-fn points_of(kafka: &Kafka, prefix: &str, user: &str) -> i64 {
-    let entries = kafka.read(&format!("{prefix}loyalty_updates"));
-    entries.iter().filter(|r| r.key() == user).map(|r| r.json()["points"].as_i64().unwrap()).sum()
-}
-
-#[track_caller]
-fn says(done: &Finished, code: i32, words: &[&str]) {
-    assert_eq!(done.code(), code, "{}", done.stderr);
-    let last = done.stderr.lines().skip_while(|l| !l.starts_with("tillflow:")).collect::<Vec<_>>().join("\n");
-    for word in words {
-        assert!(last.contains(word), "no '{word}' in:\n{}", done.stderr);
-    }
-    assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
 }
 
 #[test]
@@ -73,10 +41,10 @@ fn a_wrong_configuration_ends_with_2_and_names_the_key_or_its_nearest() {
         ),
         ("topics: [4", &["tillflow.yaml"]),
     ] {
-        says(&Tillflow::run().set("listen", "127.0.0.1:0").config(yaml).finish(), 2, words);
+        Tillflow::run().set("listen", "127.0.0.1:0").config(yaml).finish().says(2, words);
     }
-    says(&Tillflow::run().set("brokes", "localhost:9092").finish(), 2, &["TILLFLOW_BROKES", "brokers"]);
-    says(&Tillflow::run().arg("--config").arg("absent.yaml").finish(), 2, &["absent.yaml"]);
+    Tillflow::run().set("brokes", "localhost:9092").finish().says(2, &["TILLFLOW_BROKES", "brokers"]);
+    Tillflow::run().arg("--config").arg("absent.yaml").finish().says(2, &["absent.yaml"]);
 }
 
 #[test]
@@ -84,47 +52,41 @@ fn topics_that_are_missing_or_of_another_partition_count_are_named_and_nothing_i
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();
     let missing = instance(kafka, &prefix, "one").arg("--no-create").finish();
-    says(
-        &missing,
-        1,
-        &[&format!("{prefix}user_events does not exist"), &format!("{prefix}dead_letters does not exist"), "tillflow topics"],
-    );
+    missing.says(1, &[&format!("{prefix}user_events does not exist"), &format!("{prefix}dead_letters does not exist"), "tillflow topics"]);
     assert!(!kafka.topics().keys().any(|name| name.starts_with(&prefix)));
 
     let events = format!("{prefix}user_events");
     kafka.create_topic(&events, 2, &[]);
     until("the broker shows it", LIMIT, || kafka.topics().get(&events) == Some(&2));
-    says(
-        &instance(kafka, &prefix, "one").finish(),
-        1,
-        &[&format!("{prefix}user_events has 2 partitions, 4 are declared"), "tillflow topics"],
-    );
+    instance(kafka, &prefix, "one")
+        .finish()
+        .says(1, &[&format!("{prefix}user_events has 2 partitions, 4 are declared"), "tillflow topics"]);
     assert_eq!(kafka.topics().keys().filter(|name| name.starts_with(&prefix)).count(), 1, "nothing is made beside a wrong one");
 
     let prefix = kafka.prefix();
     let mut shop = instance(kafka, &prefix, "one").spawn();
     shop.wait_until_ready();
     assert!(shop.stop().success());
-    says(
-        &instance(kafka, &prefix, "one").set("topics.partitions", 8).in_directory_of(shop.files()).finish(),
-        1,
-        &[&format!("{prefix}user_events has 4 partitions, 8 are declared")],
-    );
+    instance(kafka, &prefix, "one")
+        .set("topics.partitions", 8)
+        .in_directory_of(shop.files())
+        .finish()
+        .says(1, &[&format!("{prefix}user_events has 4 partitions, 8 are declared")]);
     let name = format!("{prefix}inventory");
     let widened = kafka.administer(async |admin, options| admin.create_partitions([&NewPartitions::new(&name, 6)], options).await);
     assert!(widened.iter().all(Result::is_ok), "{widened:?}");
     until("the broker shows it", LIMIT, || kafka.topics().get(&name) == Some(&6));
     let changed = instance(kafka, &prefix, "one").in_directory_of(shop.files()).finish();
-    says(&changed, 1, &[&format!("{name} has 6 partitions, only 4 are declared")]);
+    changed.says(1, &[&format!("{name} has 6 partitions, only 4 are declared")]);
 }
 
 #[test]
 fn a_broker_or_registry_that_is_not_there_at_the_start_ends_with_1_and_is_named() {
     let nobody = format!("127.0.0.1:{}", free_port());
-    says(&Tillflow::run().set("brokers", &nobody).within(Duration::from_secs(30)).finish(), 1, &[&nobody]);
+    Tillflow::run().set("brokers", &nobody).within(Duration::from_secs(30)).finish().says(1, &[&nobody]);
     let kafka = Kafka::shared();
     let url = format!("http://{nobody}");
-    says(&instance(kafka, &kafka.prefix(), "one").set("registry.url", &url).finish(), 1, &[&url]);
+    instance(kafka, &kafka.prefix(), "one").set("registry.url", &url).finish().says(1, &[&url]);
 }
 
 #[test]
@@ -161,7 +123,7 @@ fn of_two_processes_on_one_data_directory_the_second_ends_and_the_first_goes_on(
     first.wait_until_ready();
     let started = Instant::now();
     let second = instance(kafka, &prefix, "two").in_directory_of(first.files()).finish();
-    says(&second, 1, &["tillflow-data", "in use by another process", "choose another data directory"]);
+    second.says(1, &["tillflow-data", "in use by another process", "choose another data directory"]);
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(first.post("/v1/events", orders(0..20)).status(), 202);
     until("the first goes on", LIMIT, || earned(kafka, &prefix) == (0..20).collect::<Vec<_>>());
@@ -190,7 +152,7 @@ fn a_damaged_store_is_named_and_once_removed_comes_back_from_its_changelog() {
         }
     }
     let damaged = instance(kafka, &prefix, "one").in_directory_of(shop.files()).finish();
-    says(&damaged, 1, &["customers-", "damaged", "rebuilt from the log"]);
+    damaged.says(1, &["customers-", "damaged", "rebuilt from the log"]);
     for n in 0..4 {
         fs::remove_dir_all(data.join(format!("customers-{n}"))).unwrap();
     }
@@ -267,7 +229,7 @@ fn transactions_that_are_denied_end_it_with_1_and_once_allowed_nothing_is_lost()
     );
 
     let again = instance(&kafka, &prefix, "one").in_directory_of(shop.files()).finish();
-    says(&again, 1, &[&format!("transactional id {id}"), "grant the rights", "docs/kafka.md"]);
+    again.says(1, &[&format!("transactional id {id}"), "grant the rights", "docs/kafka.md"]);
     kafka.acls(&[&["--remove", "--force"], &rule[..]].concat());
     shop.start_again();
     shop.wait_until_ready();

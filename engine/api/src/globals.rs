@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 use tillflow_schemas::{
-    Badge, Campaign, Challenge, Change, Customer, Event, Plan, PricingRule, ProductPrice, ProductStatus, Record, Reference,
+    Badge, Campaign, Challenge, Change, Customer, ErasedUser, Event, Plan, PricingRule, ProductPrice, ProductStatus, Record, Reference,
     RelatedProducts, Reward, SegmentDefinition, Template, Timestamp,
 };
 
@@ -31,6 +31,11 @@ impl Globals {
     /// All records that count at `at`, by id.
     pub fn all<V: Record>(&self, at: Timestamp) -> impl Iterator<Item = (&str, &Arc<V>)> {
         self.table::<V>().into_iter().flatten().filter_map(move |(id, versions)| Some((id.as_str(), version(versions, at)?)))
+    }
+
+    /// Whether what was recorded of a user at `at` is from before their erasure.
+    pub fn is_erased(&self, user: &str, at: Timestamp) -> bool {
+        self.get::<ErasedUser>(user, Timestamp::MAX).is_some_and(|erased| at <= erased.erased_at)
     }
 
     /// All versions of `id` that are kept, the oldest first: from when each counts, and nothing where it was deleted.
@@ -59,6 +64,7 @@ impl Globals {
             Event::RelatedProducts(v) => self.latest::<RelatedProducts>(v),
             Event::ProductStatus(v) => self.latest::<ProductStatus>(v),
             Event::ProductPrice(v) => self.latest::<ProductPrice>(v),
+            Event::ErasedUser(v) => self.latest::<ErasedUser>(v),
             _ => {}
         }
     }

@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 use tillflow_schemas::{EVENT_ID_HORIZON, Event, Identity, Timestamp};
-use tillflow_state::{StateError, Store, prefix_of, seen, timers};
+use tillflow_state::{StateError, Store, prefix_of, rows_under, seen, timers};
 
 /// How deep processors may follow each other's outputs.
 const DEEPEST_FOLLOWING: usize = 8;
@@ -125,6 +125,21 @@ impl Task {
         let parts = self.routes.get(event.schema()).cloned().unwrap_or_default();
         self.run(at, &parts, globals, |p, cx| p.process(event, cx))?;
         Ok((Done::Processed, failed))
+    }
+
+    /// Deletes all rows of a key: of every table that is kept by it, its timers and its identities. How many there were.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn erase(&mut self, key: &str) -> Result<usize, StateError> {
+        let mut rows = timers::rows_of(&self.store, key)?;
+        rows.extend(seen::rows_of(&self.store, key)?);
+        for table in self.group.parts.iter().flat_map(|p| &p.declared.stores) {
+            rows.extend(rows_under(&self.store, &prefix_of(table), key)?);
+        }
+        let erased = rows.len();
+        rows.into_iter().for_each(|row| self.store.delete(row));
+        Ok(erased)
     }
 
     /// Sets the event clock forward; it never goes back.

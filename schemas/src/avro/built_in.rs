@@ -27,6 +27,7 @@ schemas! {
     "template",
     "product",
     "customer",
+    "erased_user",
     "inventory",
     "subscription_event",
     "loyalty_command",

@@ -8,8 +8,11 @@ use crate::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use tillflow_engine::log::{NewRecord, TopicPartition};
-use tillflow_schemas::{Catalog, Cleanup, Role, Timestamp, partition::partition};
+use tillflow_engine::{
+    log::{NewRecord, TopicPartition},
+    worker::Meta,
+};
+use tillflow_schemas::{Catalog, Cleanup, ErasedUser, Record as _, Role, Timestamp, partition::partition};
 use tillflow_state::Backend;
 
 /// After how long a compacted topic forgets what a tombstone deletes (`max.compaction.lag.ms`).
@@ -41,7 +44,8 @@ pub fn run(user: &str, really: bool, config: &Config, out: Out<'_>) -> Result<()
     let (home, rows, records) = (stored::home(&place, group, user), stored::rows(&place, group, user)?, stored::records(&place, user)?);
     let mut writes: Vec<NewRecord> = Vec::new();
     let mut erased = Map::new();
-    for (index, found) in &records {
+    let (marked_in, marker) = marker(&place, group.name, home, user)?;
+    for (index, found) in records.iter().filter(|(index, _)| **index != marked_in) {
         let name = place.catalog().topics().get(*index).map_or("", |t| t.name.as_str());
         erased.insert(name.to_owned(), json!(found.len()));
         // What compaction leaves needs a tombstone, also for those who read the topic.
@@ -54,7 +58,7 @@ pub fn run(user: &str, really: bool, config: &Config, out: Out<'_>) -> Result<()
     match &place {
         Place::Embedded(log) => {
             log.state(group.name, home).apply(&mut rows.iter().map(|(key, _)| (key.as_slice(), None)))?;
-            for record in records.values().flatten() {
+            for record in records.iter().filter(|(index, _)| **index != marked_in).flat_map(|(_, found)| found) {
                 log.erase(record.at, record.offset)?;
             }
             log.compact()?;
@@ -64,15 +68,30 @@ pub fn run(user: &str, really: bool, config: &Config, out: Out<'_>) -> Result<()
             writes.extend(rows.iter().map(|(key, _)| deletion(to, key)));
         }
     }
-    if !writes.is_empty() {
-        place.append(writes)?;
-    }
+    writes.push(marker);
+    place.append(writes)?;
     let proof = json!({
         "user_id": user, "erased_at": Timestamp::wall(), "state_rows": rows.len(), "records": erased, "tombstones": tombstones,
         "redis_keys": redis(user, config)?, "gone_by": gone_by(&place, &records.keys().copied().collect::<Vec<_>>()),
     });
     writeln!(out, "{proof}")?;
     Ok(())
+}
+
+/// What tells every instance, every replay and every store made anew that the user was erased, and its topic. Dated after
+/// all that the user's task has seen: a demo's clock is ahead of the wall.
+fn marker(place: &Place, group: &str, home: u32, user: &str) -> Result<(usize, NewRecord)> {
+    let topic = place.catalog().of_schema(ErasedUser::SCHEMA).and_then(|t| place.catalog().index(&t.name));
+    let topic = topic.context("topics.yaml has no topic of erased users")?;
+    let clock = match place {
+        Place::Embedded(log) => Meta::read(&log.state(group, home))?.clock,
+        Place::Kafka(_) | Place::Instance(_) => Timestamp::MIN,
+    };
+    let erased = ErasedUser { user_id: user.into(), erased_at: Timestamp::wall().max(clock) };
+    let partitions = place.catalog().topics().get(topic).map_or(1, |t| t.partitions);
+    let to = TopicPartition { topic, partition: partition(user.as_bytes(), partitions) };
+    let (key, value) = (Some(user.as_bytes().to_vec()), Some(serde_json::to_vec(&erased)?));
+    Ok((topic, NewRecord { to, at: erased.erased_at, key, value, headers: Vec::new() }))
 }
 
 fn tombstone(catalog: &Catalog, topic: usize, key: &[u8]) -> NewRecord {

@@ -37,8 +37,8 @@ pub enum UserCommand {
     ///
     /// Stop all instances first: a running one holds what it knows. Rows of the stores go at once, and so do records of an
     /// embedded log. On Kafka the rows' and compacted topics' tombstones are written in one transaction; records of the
-    /// other topics go when their retention is over, which is the date that is printed. What the shop sends of the user
-    /// later is stored again.
+    /// other topics go when their retention is over, which is the date that is printed. A record of `erased_users` keeps
+    /// them from being processed again, by a store made anew or a replay. What the user does later counts and is stored.
     #[command(after_help = "Example:\n  tillflow user erase user123 --yes")]
     Erase {
         /// The user's id

@@ -234,7 +234,20 @@ fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, L
         kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
     producer.init_transactions(PATIENCE).map_err(|e| match producer.client().fatal_error() {
         Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
-        None => classify(&what(), &e),
+        None => lacking(classify(&what(), &e), e.rdkafka_error_code()),
     })?;
     Ok(producer)
+}
+
+/// A cluster whose transaction coordinator never answers usually can't make the coordinator's topic.
+fn lacking(error: LogError, code: Option<RDKafkaErrorCode>) -> LogError {
+    match (error, code) {
+        (LogError::Unavailable(text), Some(RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::CoordinatorNotAvailable)) => {
+            LogError::Unavailable(format!(
+                "{text}; where all else of the cluster answers, it has fewer brokers than `transaction.state.log.replication.factor` asks \
+                 for: lower it in the brokers' settings"
+            ))
+        }
+        (error, _) => error,
+    }
 }

@@ -1,6 +1,7 @@
 //! One task with its inputs: takes their records in the order of event time and keeps its clock.
 
 mod clock;
+mod erasure;
 mod outgoing;
 mod place;
 
@@ -261,7 +262,14 @@ impl Partition {
                 if matches!(role, Role::Input | Role::Reference) && self.rekey(&record, &event) {
                     return Ok(());
                 }
-                self.run(&record, &event, globals)?;
+                if let Event::ErasedUser(erased) = &event {
+                    return self.erase(erased);
+                }
+                if self.is_erased(&record, &event, globals) {
+                    self.shared.metrics.erased_total.with_label_values(&[self.topic_name(record.at)]).inc();
+                } else {
+                    self.run(&record, &event, globals)?;
+                }
                 if happened {
                     self.move_clock(record.at.topic, time, globals)?;
                 }
