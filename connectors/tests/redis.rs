@@ -110,7 +110,7 @@ impl Port for Engine {
             restored: None,
         };
         let tasks = partitions.iter().flat_map(|p| [task("customers", *p), task("products", *p)]).collect();
-        Readiness { ready: true, reason: String::new(), tasks }
+        Readiness { ready: true, reason: String::new(), tasks, warnings: Vec::new() }
     }
     fn metrics(&self) -> &prometheus::Registry {
         &self.registry

@@ -6,7 +6,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
-use tillflow_schemas::{Catalog, Timestamp, partition::partition};
+use tillflow_schemas::{Catalog, TRACEPARENT, Timestamp, partition::partition};
 use tokio::sync::oneshot;
 
 /// Requests that may wait.
@@ -39,7 +39,7 @@ pub fn place(catalog: &Catalog, records: Vec<Append>) -> Result<Vec<NewRecord>, 
                 at: Timestamp::MIN,
                 key: r.key.map(String::into_bytes),
                 value: r.value,
-                headers: Vec::new(),
+                headers: r.trace.map(|trace| (TRACEPARENT.into(), trace.as_str().into())).into_iter().collect(),
             })
         })
         .collect()

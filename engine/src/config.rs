@@ -63,5 +63,7 @@ impl Default for EngineConfig {
 
 /// An event may lie this far beyond the wall clock.
 pub const FUTURE: Duration = Duration::from_secs(300);
+/// A transaction that takes longer is aborted by the brokers.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A task is live when its clock is at most this far behind the wall.
 pub const LIVE: Duration = Duration::from_secs(300);

@@ -15,6 +15,7 @@ use crate::{
     status::{TaskView, Tasks},
     tail,
     wall::Wall,
+    watch::{Warnings, Watch},
     wiring::{Wired, Wiring, WiringError, wire},
     worker::{Meta, Worker},
 };
@@ -67,6 +68,7 @@ struct Running {
     catalog: Arc<Catalog>,
     metrics: Metrics,
     tasks: Tasks,
+    warnings: Warnings,
     owners: Owners,
     /// This instance's name among them.
     instance: Option<String>,
@@ -169,6 +171,7 @@ impl Builder {
             catalog: self.catalog.clone(),
             metrics: self.metrics,
             tasks: self.tasks,
+            warnings: Warnings::default(),
             owners: owners.clone(),
             instance: self.config.claimant.as_ref().map(|c| c.instance.clone()),
             globals: self.globals.clone(),
@@ -191,6 +194,12 @@ impl Builder {
         let (catalog, codec, stop, outputs) = (self.catalog, self.codec, self.stop.clone(), self.outputs);
         engine
             .spawn("tail".into(), move || tail::follow(&mut tail, &catalog, &codec, &outputs, &owners, &stop).map_err(|e| e.to_string()))?;
+        let watch = Watch::new(&running.tasks, &running.metrics, &running.warnings);
+        let stop = self.stop.clone();
+        engine.spawn("watch".into(), move || {
+            watch.run(&stop);
+            Ok(())
+        })?;
         for (name, run) in self.workers {
             let stop = self.stop.clone();
             engine.spawn(name, move || run(&stop))?;
@@ -482,7 +491,7 @@ impl Port for Running {
         } else {
             String::new()
         };
-        Readiness { ready: reason.is_empty(), reason, tasks }
+        Readiness { ready: reason.is_empty(), reason, tasks, warnings: self.warnings.all() }
     }
 
     fn metrics(&self) -> &prometheus::Registry {

@@ -8,9 +8,11 @@ pub mod log;
 pub mod metrics;
 pub mod owners;
 pub mod port;
+pub mod stages;
 pub mod status;
 mod tail;
 mod wall;
+pub mod watch;
 pub mod wiring;
 pub mod worker;
 

@@ -1,6 +1,13 @@
 //! What the engine counts. Names are Kafka Streams' where it has one, with `_` for `-`.
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use crate::{
+    stages::{Stage, Stages},
+    watch::Notes,
+};
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector,
+};
+use std::cell::RefCell;
 
 /// The engine's metrics.
 #[derive(Clone)]
@@ -43,6 +50,16 @@ pub struct Metrics {
     pub store_bytes: IntGaugeVec,
     /// Rows of state by estimate, by store directory.
     pub store_rows: IntGaugeVec,
+    /// The share of a task's hottest key lately, by group and partition.
+    pub hot_key_percent: IntGaugeVec,
+    /// The warnings that count now, by kind and place.
+    pub warnings: IntGaugeVec,
+    /// Warnings that were logged, by kind.
+    pub warnings_total: IntCounterVec,
+    /// Where a group's time goes.
+    pub stages: Stages,
+    /// What workers note for the warnings.
+    pub notes: Notes,
 }
 
 impl Metrics {
@@ -51,19 +68,45 @@ impl Metrics {
     /// # Errors
     /// None: the names are distinct; a test registers them.
     pub fn new() -> Result<Self, prometheus::Error> {
+        Self::naming(&RefCell::default())
+    }
+
+    /// The same; `names` gets the name of each.
+    fn naming(names: &RefCell<Vec<String>>) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        let register = |metric: Box<dyn Collector>| {
+            names.borrow_mut().extend(metric.desc().iter().map(|d| d.fq_name.clone()));
+            registry.register(metric)
+        };
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("tillflow_{name}"), help), labels)?;
-            registry.register(Box::new(counter.clone())).map(|()| counter)
+            register(Box::new(counter.clone())).map(|()| counter)
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             let gauge = IntGaugeVec::new(Opts::new(format!("tillflow_{name}"), help), labels)?;
-            registry.register(Box::new(gauge.clone())).map(|()| gauge)
+            register(Box::new(gauge.clone())).map(|()| gauge)
         };
+        let decimal = |name: String, help: String| {
+            let gauge = GaugeVec::new(Opts::new(format!("tillflow_{name}"), help), &["group"])?;
+            register(Box::new(gauge.clone())).map(|()| gauge)
+        };
+        let latency = |stage: Stage, what: &str| {
+            let name = stage.name();
+            let average = decimal(format!("{name}_latency_avg"), format!("Milliseconds that {what} takes, on average of the last minute"))?;
+            let most = decimal(format!("{name}_latency_max"), format!("Milliseconds that {what} took at most, in the last minute"))?;
+            Ok::<_, prometheus::Error>((stage, (average, most)))
+        };
+        let latencies =
+            [latency(Stage::Poll, "a poll")?, latency(Stage::Process, "a batch of records")?, latency(Stage::Commit, "a commit")?];
+        let seconds = CounterVec::new(
+            Opts::new("tillflow_stage_seconds_total", "Seconds spent in poll, decode, process, store, commit"),
+            &["group", "stage"],
+        )?;
+        register(Box::new(seconds.clone()))?;
         let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
         let commit_latency =
             HistogramVec::new(HistogramOpts::new("tillflow_commit_latency_seconds", "Time a commit takes").buckets(buckets), &["group"])?;
-        registry.register(Box::new(commit_latency.clone()))?;
+        register(Box::new(commit_latency.clone()))?;
         Ok(Self {
             process_total: counter("process_total", "Records processed", &["group"])?,
             duplicates_total: counter("duplicates_total", "Records that had been seen before", &["group"])?,
@@ -83,6 +126,11 @@ impl Metrics {
             pending_bytes: gauge("pending_bytes", "Bytes waiting to be committed", &["group"])?,
             store_bytes: gauge("store_bytes", "Bytes of state on disk", &["store"])?,
             store_rows: gauge("store_rows", "Rows of state, estimated", &["store"])?,
+            hot_key_percent: gauge("hot_key_percent", "Share of a task's hottest key lately, sampled", &["group", "partition"])?,
+            warnings: gauge("warnings", "Warnings that count now: 1 each", &["kind", "place"])?,
+            warnings_total: counter("warnings_total", "Warnings logged", &["kind"])?,
+            stages: Stages::new(seconds, latencies.into()),
+            notes: Notes::default(),
             registry,
         })
     }
@@ -90,5 +138,22 @@ impl Metrics {
     /// The commit latency of one group.
     pub fn commit_latency_of(&self, group: &str) -> Histogram {
         self.commit_latency.with_label_values(&[group])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let table = include_str!("../../docs/metrics.md");
+        let listed = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next());
+        let listed: BTreeSet<_> = listed.filter(|name| name.starts_with("tillflow_") && !name.starts_with("tillflow_gateway_")).collect();
+        let names = RefCell::default();
+        Metrics::naming(&names).unwrap();
+        let names = names.into_inner();
+        assert_eq!(listed, names.iter().map(String::as_str).collect(), "left: docs/metrics.md, right: what is registered");
     }
 }

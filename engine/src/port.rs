@@ -1,10 +1,13 @@
 //! What gateway and connectors see of a running engine: append, query, tail, readiness. Both logs offer the same.
 
-use crate::log::{NewRecord, Record, TopicPartition};
+use crate::{
+    log::{NewRecord, Record, TopicPartition},
+    watch::Warning,
+};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
-use tillflow_schemas::{Catalog, Timestamp};
+use tillflow_schemas::{Catalog, Timestamp, Trace};
 use tokio::sync::{broadcast, oneshot};
 
 /// A record to be appended to a topic, by the schema of its values.
@@ -16,6 +19,8 @@ pub struct Append {
     pub key: Option<String>,
     /// The value as JSON; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
+    /// The trace it belongs to.
+    pub trace: Option<Trace>,
 }
 
 /// A committed record of an output topic, as subscribers get it.
@@ -100,6 +105,8 @@ pub struct Readiness {
     pub reason: String,
     /// Its tasks.
     pub tasks: Vec<TaskStatus>,
+    /// What a person should look at; none of it keeps the instance from serving.
+    pub warnings: Vec<Warning>,
 }
 
 /// What gateway and connectors see of a running engine.

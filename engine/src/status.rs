@@ -24,6 +24,34 @@ pub struct TaskView {
     pub drained: bool,
     /// Records restored and to restore, while restoring.
     pub restored: Option<(u64, u64)>,
+    /// Records processed since it was opened here.
+    pub processed: u64,
+    /// The key with the largest share of its records lately, and that share in per cent.
+    pub hottest: Option<(String, u32)>,
+    /// Whether it was told to stand still.
+    pub paused: bool,
+}
+
+impl TaskView {
+    /// A task that is being opened.
+    pub fn opening(place: Place) -> Self {
+        Self {
+            place,
+            state: None,
+            lag: 0,
+            clock: Timestamp::MIN,
+            drained: false,
+            restored: None,
+            processed: 0,
+            hottest: None,
+            paused: false,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self::opening(Place { partition: 0, partitions: 4 })
+    }
 }
 
 /// What the tasks of this process are doing, by group and partition.

@@ -21,7 +21,8 @@ pub(crate) async fn ready(State(app): State<Arc<App>>) -> Response {
     let readiness = app.shop.readiness();
     let stopping = app.stop.is_cancelled();
     let reason = if stopping { "shutting down" } else { &readiness.reason };
-    let mut body = json!({ "ready": readiness.ready && !stopping, "reason": reason, "tasks": readiness.tasks });
+    let mut body =
+        json!({ "ready": readiness.ready && !stopping, "reason": reason, "tasks": readiness.tasks, "warnings": readiness.warnings });
     if readiness.ready && !stopping {
         return Json(body).into_response();
     }

@@ -9,7 +9,7 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::{Path, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::StreamExt;
@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_engine::port::Append;
-use tillflow_schemas::{DecodeError, Event, Role, Timestamp, UserEvent, UserEventKind};
+use tillflow_schemas::{DecodeError, Event, Role, TRACEPARENT, Timestamp, Trace, UserEvent, UserEventKind};
 use tokio::sync::{SemaphorePermit, TryAcquireError};
 
 /// How far an event's time may lie after the wall clock: clocks of shops and phones are not exact.
@@ -132,7 +132,7 @@ async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Res
     }
     let accepted = good.len();
     if accepted > 0 {
-        append(app, good).await?;
+        append(app, traced(good, &headers)).await?;
     }
     app.metrics.taken(schema, accepted, faults.len());
     if faults.is_empty() {
@@ -310,7 +310,16 @@ pub(crate) fn encode(event: &Event) -> Result<Append, DecodeError> {
         Event::User(e) => event.key().or(e.event_id.as_deref()),
         _ => event.key(),
     };
-    Ok(Append { schema: event.schema(), key: key.map(str::to_owned), value: event.to_json()? })
+    Ok(Append { schema: event.schema(), key: key.map(str::to_owned), value: event.to_json()?, trace: None })
+}
+
+/// The records of a request belong to the trace that it states.
+pub(crate) fn traced(mut records: Vec<Append>, headers: &HeaderMap) -> Vec<Append> {
+    let trace = headers.get(TRACEPARENT).and_then(|header| Trace::read(header.as_bytes()));
+    if trace.is_some() {
+        records.iter_mut().for_each(|record| record.trace.clone_from(&trace));
+    }
+    records
 }
 
 /// Hands records to the log and waits for its word.

@@ -5,7 +5,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 use std::{sync::Arc, time::Instant};
 
 use crate::App;
@@ -24,6 +24,11 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
+        Self::naming(&mut Vec::new())
+    }
+
+    /// The same; `names` gets the name of each.
+    fn naming(names: &mut Vec<String>) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             registry: Registry::new(),
             records: IntCounterVec::new(
@@ -47,13 +52,19 @@ impl Metrics {
                 "Committed records the gateway could not follow; sockets were brought up to date by query",
             )?,
         };
-        metrics.registry.register(Box::new(metrics.records.clone()))?;
-        metrics.registry.register(Box::new(metrics.unknown.clone()))?;
-        metrics.registry.register(Box::new(metrics.requests.clone()))?;
-        metrics.registry.register(Box::new(metrics.forwarded.clone()))?;
-        metrics.registry.register(Box::new(metrics.sockets.clone()))?;
-        metrics.registry.register(Box::new(metrics.pushes.clone()))?;
-        metrics.registry.register(Box::new(metrics.skipped.clone()))?;
+        let all: [Box<dyn Collector>; 7] = [
+            Box::new(metrics.records.clone()),
+            Box::new(metrics.unknown.clone()),
+            Box::new(metrics.requests.clone()),
+            Box::new(metrics.forwarded.clone()),
+            Box::new(metrics.sockets.clone()),
+            Box::new(metrics.pushes.clone()),
+            Box::new(metrics.skipped.clone()),
+        ];
+        for metric in all {
+            names.extend(metric.desc().iter().map(|d| d.fq_name.clone()));
+            metrics.registry.register(metric)?;
+        }
         Ok(metrics)
     }
 
@@ -90,4 +101,20 @@ pub(crate) async fn measure(State(app): State<Arc<App>>, request: Request, next:
     let labels = [method, &route, status.as_str()];
     app.metrics.requests.with_label_values(&labels).observe(start.elapsed().as_secs_f64());
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_documentation_lists_every_metric_of_the_gateway_and_no_other() {
+        let table = include_str!("../../docs/metrics.md");
+        let listed = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next());
+        let listed: BTreeSet<_> = listed.filter(|name| name.starts_with("tillflow_gateway_")).collect();
+        let mut names = Vec::new();
+        Metrics::naming(&mut names).unwrap();
+        assert_eq!(listed, names.iter().map(String::as_str).collect(), "left: docs/metrics.md, right: what is registered");
+    }
 }

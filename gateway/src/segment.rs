@@ -12,7 +12,7 @@ use crate::{
 use axum::{
     Extension, Json,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
@@ -51,10 +51,11 @@ pub(crate) async fn page(state: State<Arc<App>>, caller: Extension<Caller>, requ
 }
 
 async fn one(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, request: Request, kind: &str) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     let mut message: Map<String, Value> = ingest::json(&app, request).await?;
     message.insert("type".into(), json!(kind));
     let key = message.remove("writeKey");
-    take(&app, caller, key, vec![Value::Object(message)]).await
+    take(&app, caller, key, vec![Value::Object(message)], &headers).await
 }
 
 /// Several messages: `{"batch": [{"type", …}]}`.
@@ -63,10 +64,11 @@ pub(crate) async fn batch(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let headers = request.headers().clone();
     let mut body: Map<String, Value> = ingest::json(&app, request).await?;
     let key = body.remove("writeKey");
     match body.remove("batch") {
-        Some(Value::Array(messages)) if messages.len() <= app.config.limits.records => take(&app, caller, key, messages).await,
+        Some(Value::Array(messages)) if messages.len() <= app.config.limits.records => take(&app, caller, key, messages, &headers).await,
         Some(Value::Array(messages)) => {
             Err(Problem::too_large(format!("{} messages; at most {} go into one request", messages.len(), app.config.limits.records)))
         }
@@ -74,7 +76,7 @@ pub(crate) async fn batch(
     }
 }
 
-async fn take(app: &Arc<App>, caller: Caller, key: Option<Value>, messages: Vec<Value>) -> Result<Response, Problem> {
+async fn take(app: &Arc<App>, caller: Caller, key: Option<Value>, messages: Vec<Value>, headers: &HeaderMap) -> Result<Response, Problem> {
     let caller = match (caller.level, key.as_ref().and_then(Value::as_str)) {
         (None, Some(key)) => app.keyring.known(key)?,
         _ => caller,
@@ -94,7 +96,7 @@ async fn take(app: &Arc<App>, caller: Caller, key: Option<Value>, messages: Vec<
     }
     let accepted = good.len();
     if accepted > 0 {
-        ingest::append(app, good).await?;
+        ingest::append(app, ingest::traced(good, headers)).await?;
     }
     app.metrics.taken("user_event", accepted, faults.len());
     if faults.is_empty() {

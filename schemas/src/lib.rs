@@ -27,6 +27,7 @@ pub mod registry;
 mod tests;
 mod time;
 mod topics;
+mod trace;
 mod user_event;
 
 pub use codec::{Codec, CodecError, LONGEST_VALUE};
@@ -50,4 +51,5 @@ pub use reference::{
 pub use registry::{BuiltInRegistry, ConfluentRegistry, RegistryError, SchemaRegistry};
 pub use time::Timestamp;
 pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Keyed, Role, Topic};
+pub use trace::{TRACEPARENT, Trace};
 pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};

@@ -1,7 +1,7 @@
 //! Where committed state lives: a sorted map of bytes. RocksDB in production, a `BTreeMap` in tests and simulation.
 
 use crate::Result;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// Committed state, as readers see it.
 pub trait Read {
@@ -70,4 +70,20 @@ impl Backend for Memory {
 pub trait Snapshots: Send + Sync {
     /// Reads from one moment of committed state.
     fn read(&self, reading: &mut dyn FnMut(&dyn Read));
+
+    /// How large what it lies in is; `None` where it lies on no disk.
+    fn size(&self) -> Option<Size> {
+        None
+    }
+}
+
+/// What a directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The directory.
+    pub path: PathBuf,
+    /// Bytes on disk and in write buffers.
+    pub bytes: u64,
+    /// Rows, by estimate.
+    pub rows: u64,
 }

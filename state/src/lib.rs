@@ -21,6 +21,7 @@ mod cache;
 mod error;
 pub mod key;
 mod overlay;
+mod read_time;
 #[cfg(feature = "rocksdb")]
 mod rocks;
 pub mod seen;
@@ -28,7 +29,7 @@ mod store;
 mod table;
 pub mod timers;
 
-pub use backend::{Backend, Memory, Read, Snapshots};
+pub use backend::{Backend, Memory, Read, Size, Snapshots};
 pub use error::{Result, StateError};
 pub use key::Key;
 #[cfg(feature = "rocksdb")]

@@ -1,6 +1,6 @@
 //! RocksDB beneath stores: one directory, opened by one process; stores are prefixes of a column family.
 
-use crate::{Backend, Read, Result, Snapshots, StateError, key};
+use crate::{Backend, Read, Result, Size, Snapshots, StateError, key};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
     WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
@@ -69,6 +69,8 @@ pub enum Durability {
 pub struct Directory {
     db: Arc<DB>,
     path: PathBuf,
+    /// Its column families, beside the default one.
+    families: Arc<[String]>,
 }
 
 impl Directory {
@@ -83,7 +85,8 @@ impl Directory {
         let names = std::iter::once("default").chain(families.iter().copied());
         let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, shared.options()));
         let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|e| classify(path, &e))?;
-        let directory = Self { db: Arc::new(db), path: path.to_owned() };
+        let directory =
+            Self { db: Arc::new(db), path: path.to_owned(), families: families.iter().map(|name| (*name).to_owned()).collect() };
         directory.check_format()?;
         Ok(directory)
     }
@@ -182,10 +185,18 @@ impl Directory {
         Checkpoint::new(&self.db).and_then(|c| c.create_checkpoint(to)).map_err(|e| self.fail(&e))
     }
 
-    /// Bytes in use on disk, as RocksDB counts live files, and rows by estimate.
-    pub fn size(&self, family: &str) -> (u64, u64) {
-        let property = |name| self.family(family).ok().and_then(|f| self.db.property_int_value_cf(f, name).ok().flatten()).unwrap_or(0);
-        (property("rocksdb.live-sst-files-size") + property("rocksdb.cur-size-all-mem-tables"), property("rocksdb.estimate-num-keys"))
+    /// Bytes in use, as RocksDB counts live files and write buffers, and rows by estimate; of all column families.
+    pub fn size(&self) -> Size {
+        let sum = |property: &str| {
+            let names = std::iter::once("default").chain(self.families.iter().map(String::as_str));
+            let of = |name| self.db.property_int_value_cf(self.family(name).ok()?, property).ok()?;
+            names.filter_map(of).sum::<u64>()
+        };
+        Size {
+            path: self.path.clone(),
+            bytes: sum("rocksdb.live-sst-files-size") + sum("rocksdb.cur-size-all-mem-tables"),
+            rows: sum("rocksdb.estimate-num-keys"),
+        }
     }
 
     fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily> {
@@ -285,6 +296,10 @@ impl Snapshots for RocksBackend {
     fn read(&self, reading: &mut dyn FnMut(&dyn Read)) {
         let snapshot = self.directory.db.snapshot();
         reading(&SnapshotRead { backend: self, snapshot: &snapshot });
+    }
+
+    fn size(&self) -> Option<Size> {
+        Some(self.directory.size())
     }
 }
 

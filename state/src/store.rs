@@ -6,8 +6,9 @@ use crate::{
     Backend, Read, Result,
     cache::Cache,
     overlay::{Overlay, Value},
+    read_time::ReadTime,
 };
-use std::{iter::Peekable, sync::Arc};
+use std::{iter::Peekable, sync::Arc, time::Duration};
 
 /// State of one task.
 pub struct Store {
@@ -18,12 +19,13 @@ pub struct Store {
     /// What each overlay row was before the current record, newest last; `None` is "not in the overlay".
     undo: Vec<(Arc<[u8]>, Option<Value>)>,
     bytes: usize,
+    read_time: ReadTime,
 }
 
 impl Store {
     /// State over `backend`, with nothing uncommitted.
     pub fn new(backend: Box<dyn Backend>) -> Self {
-        Self { backend, cache: Cache::default(), overlay: Overlay::default(), undo: Vec::new(), bytes: 0 }
+        Self { backend, cache: Cache::default(), overlay: Overlay::default(), undo: Vec::new(), bytes: 0, read_time: ReadTime::default() }
     }
 
     /// Writes a row.
@@ -111,6 +113,11 @@ impl Store {
         &mut *self.backend
     }
 
+    /// How long it waited for its backend since it was last asked; estimated from some of the reads.
+    pub fn take_read_time(&self) -> Duration {
+        self.read_time.take()
+    }
+
     /// Whether nothing is uncommitted.
     pub fn is_clean(&self) -> bool {
         self.overlay.is_empty()
@@ -125,7 +132,7 @@ impl Read for Store {
         if let Some(row) = self.cache.get(key) {
             return Ok(row);
         }
-        let row = self.backend.get(key)?;
+        let row = self.read_time.sampled(|| self.backend.get(key))?;
         self.cache.keep(key.into(), row.clone());
         Ok(row)
     }
@@ -137,7 +144,7 @@ impl Read for Store {
         let overlay = self.overlay.in_order();
         let mut fresh = overlay.range(from, to).peekable();
         let mut going = true;
-        self.backend.scan(from, to, &mut |key, value| {
+        let mut visit_row = |key: &[u8], value: &[u8]| {
             going = visit_below(&mut fresh, Some(key), visit);
             if going {
                 // A row of the overlay replaces the committed one, or hides it.
@@ -148,7 +155,8 @@ impl Read for Store {
                 };
             }
             going
-        })?;
+        };
+        self.read_time.whole(|| self.backend.scan(from, to, &mut visit_row))?;
         if going {
             visit_below(&mut fresh, None, visit);
         }

@@ -124,7 +124,7 @@ pub fn rows_of(read: &(impl Read + ?Sized), of: &str) -> Result<Vec<Vec<u8>>> {
     for row in by_key {
         let identity = row.get(BY_KEY.len()..).and_then(|mut rest| Identity::read(&mut rest));
         let at = read.get(&row)?.as_deref().and_then(fire_at);
-        rows.extend(identity.zip(at).map(|((key, kind, detail), fire_at)| TimerRow { fire_at, key, kind, detail }.by_time()));
+        rows.extend(identity.zip(at).map(|((key, kind, detail), fire_at)| TimerRow { fire_at, key, kind, detail }.by_time(fire_at)));
         rows.push(row);
     }
     Ok(rows)

@@ -157,6 +157,11 @@ function showTotals(totals) {
   byId("dead-tile").classList.toggle("bad", dead > 0);
 }
 
+function showWarnings(warnings) {
+  byId("warnings-panel").hidden = warnings.length === 0;
+  byId("warnings").replaceChildren(...warnings.map((w) => make("li", "", make("span", "tag up", words(w.kind)), ` ${w.what}. ${w.mend}.`)));
+}
+
 function showTasks(tasks) {
   const rows = tasks.map((task) => {
     const state = make("td", "", make("span", task.state === "running" ? "tag good" : "tag up", task.state));
@@ -207,6 +212,7 @@ function show(news, whole_picture) {
   }
   showTotals(news.totals);
   showTasks(news.tasks);
+  showWarnings(news.warnings);
   byId("first").hidden = Object.keys(news.totals).length > 0 || rates.some((rate) => rate[0] > 0);
   if (news.ready) say("live", "Live");
   else say("restoring", news.reason ? `Not ready: ${news.reason}` : "Not ready");

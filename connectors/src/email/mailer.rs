@@ -304,6 +304,7 @@ impl Mailer {
             schema: "user_event",
             key: Some(trigger.user_id.as_str().to_owned()),
             value: Some(value.to_string().into_bytes()),
+            trace: None,
         });
     }
 
@@ -321,7 +322,9 @@ impl Mailer {
             self.metrics.results.with_label_values(&[status]).inc();
         }
         match Event::EmailResult(result).to_json() {
-            Ok(value) => self.unsaid.push(Append { schema: "email_result", key: Some(trigger.user_id.as_str().to_owned()), value }),
+            Ok(value) => {
+                self.unsaid.push(Append { schema: "email_result", key: Some(trigger.user_id.as_str().to_owned()), value, trace: None })
+            }
             Err(e) => tracing::error!(trigger = trigger.trigger_id, "its result can't be written: {e}"),
         }
     }

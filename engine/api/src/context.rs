@@ -1,6 +1,6 @@
 //! What a processor can do while it processes: time, tables, outputs, timers, lookups. No I/O, no wall clock.
 
-use crate::{Combine, Combined, Emission, Global, Globals, Outbox, Output, Result, TimerKind, upcoming::Upcoming};
+use crate::{Combine, Combined, Emission, Global, Globals, Outbox, Output, Result, TimerKind, traces::Traces, upcoming::Upcoming};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use tillflow_schemas::{Record, Timestamp};
@@ -44,6 +44,7 @@ pub struct Context<'a> {
     pub(crate) globals: &'a Globals,
     pub(crate) follows: &'a [&'static str],
     pub(crate) upcoming: &'a mut Upcoming,
+    pub(crate) traces: &'a mut Traces,
 }
 
 impl Context<'_> {
@@ -115,7 +116,7 @@ impl Context<'_> {
     /// # Errors
     /// When it is too large.
     pub fn emit<V: Record>(&mut self, _: &Output<V>, value: V) -> Result<()> {
-        self.outbox.emit(Emission::of(&value, self.now)?);
+        self.outbox.emit(Emission { trace: self.traces.now().cloned(), ..Emission::of(&value, self.now)? });
         if self.follows.contains(&V::SCHEMA) {
             self.outbox.followed.push(value.into_event());
         }
@@ -124,12 +125,13 @@ impl Context<'_> {
 
     /// Emits a tombstone: the key's record is gone.
     pub fn emit_tombstone<V: Record>(&mut self, _: &Output<V>, key: &str) {
-        self.outbox.emit(Emission { schema: V::SCHEMA, key: key.to_owned(), value: None, at: self.now });
+        let trace = self.traces.now().cloned();
+        self.outbox.emit(Emission { schema: V::SCHEMA, key: key.to_owned(), value: None, at: self.now, trace });
     }
 
     /// Emits a value merged with the others of its slot within this commit.
     pub fn combine<C: Combine>(&mut self, _: &Combined<C>, value: C) {
-        self.outbox.combine(value);
+        self.outbox.combine(value, self.traces.now().cloned());
     }
 
     /// Sets a timer of `key`; one of the same kind, key and detail is replaced. One that is already due fires right
@@ -141,6 +143,7 @@ impl Context<'_> {
         let row = timer_row(kind, key, detail, fire_at.millis());
         timers::set(self.store, &row)?;
         self.upcoming.set(&row);
+        self.traces.timer_set(&row);
         Ok(())
     }
 

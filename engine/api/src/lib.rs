@@ -36,6 +36,7 @@ mod outbox;
 mod task;
 pub mod testing;
 mod topology;
+mod traces;
 mod upcoming;
 
 pub use context::{Context, Place, Query, Timer};

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::{any::Any, collections::BTreeMap};
-use tillflow_schemas::{Event, Record, Timestamp};
+use tillflow_schemas::{Event, Record, Timestamp, Trace};
 
 /// The largest value that may be emitted, in bytes: brokers refuse more than a megabyte by default.
 pub const LARGEST_VALUE: usize = 900_000;
@@ -30,6 +30,8 @@ pub struct Emission {
     pub value: Option<Vec<u8>>,
     /// Event time of the decision.
     pub at: Timestamp,
+    /// The trace it belongs to; of a merged one, that of the first record that had any.
+    pub trace: Option<Trace>,
 }
 
 impl Emission {
@@ -42,7 +44,7 @@ impl Emission {
         if bytes.len() > LARGEST_VALUE {
             return Err(Error::reject(format!("{} of {} bytes is larger than {LARGEST_VALUE}", V::SCHEMA, bytes.len())));
         }
-        Ok(Self { schema: V::SCHEMA, key: value.key().to_owned(), value: Some(bytes), at })
+        Ok(Self { schema: V::SCHEMA, key: value.key().to_owned(), value: Some(bytes), at, trace: None })
     }
 }
 
@@ -68,16 +70,22 @@ impl<C: Combine> Slot for C {
 
 type SlotKey = (&'static str, String);
 
+/// A value that is merged, and the trace it belongs to.
+struct Merged {
+    slot: Box<dyn Slot>,
+    trace: Option<Trace>,
+}
+
 /// What was emitted since the last commit, with a savepoint a record.
 #[derive(Default)]
 pub struct Outbox {
     emissions: Vec<Emission>,
-    slots: BTreeMap<SlotKey, Box<dyn Slot>>,
+    slots: BTreeMap<SlotKey, Merged>,
     bytes: usize,
     // Of the current record:
     kept: usize,
     kept_bytes: usize,
-    fresh_slots: Vec<(SlotKey, Box<dyn Slot>)>,
+    fresh_slots: Vec<(SlotKey, Merged)>,
     /// Emitted by the current record and followed by another processor, not yet handed to it.
     pub(crate) followed: Vec<Event>,
 }
@@ -96,12 +104,15 @@ impl Outbox {
     }
 
     pub(crate) fn release(&mut self) {
-        for (key, slot) in self.fresh_slots.drain(..) {
+        for (key, fresh) in self.fresh_slots.drain(..) {
             match self.slots.get_mut(&key) {
-                Some(merged) => merged.absorb(slot.into_any()),
+                Some(merged) => {
+                    merged.slot.absorb(fresh.slot.into_any());
+                    merged.trace = merged.trace.take().or(fresh.trace);
+                }
                 None => {
                     self.bytes += 200;
-                    self.slots.insert(key, slot);
+                    self.slots.insert(key, fresh);
                 }
             }
         }
@@ -112,8 +123,8 @@ impl Outbox {
         self.emissions.push(emission);
     }
 
-    pub(crate) fn combine<C: Combine>(&mut self, value: C) {
-        self.fresh_slots.push(((C::Out::SCHEMA, value.slot()), Box::new(value)));
+    pub(crate) fn combine<C: Combine>(&mut self, value: C, trace: Option<Trace>) {
+        self.fresh_slots.push(((C::Out::SCHEMA, value.slot()), Merged { slot: Box::new(value), trace }));
     }
 
     /// Emits from outside a record: the engine's own records, such as dead letters.
@@ -138,8 +149,8 @@ impl Outbox {
     /// When a merged record can't be written.
     pub fn take(&mut self, at: Timestamp) -> Result<Vec<Emission>> {
         let mut all = std::mem::take(&mut self.emissions);
-        for slot in std::mem::take(&mut self.slots).into_values() {
-            all.push(slot.finish(at)?);
+        for merged in std::mem::take(&mut self.slots).into_values() {
+            all.push(Emission { trace: merged.trace, ..merged.slot.finish(at)? });
         }
         self.discard();
         Ok(all)

@@ -1,12 +1,12 @@
 //! What runs a group's processors on one partition. It knows nothing of logs: records go in, state and emissions come
 //! out. The engine and the test driver both use it.
 
-use crate::{Context, Error, Globals, Group, Outbox, Part, Place, Processor, Timer, upcoming::Upcoming};
+use crate::{Context, Error, Globals, Group, Outbox, Part, Place, Processor, Timer, traces::Traces, upcoming::Upcoming};
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
 };
-use tillflow_schemas::{EVENT_ID_HORIZON, Event, Identity, Timestamp};
+use tillflow_schemas::{EVENT_ID_HORIZON, Event, Identity, Timestamp, Trace};
 use tillflow_state::{StateError, Store, prefix_of, rows_under, seen, timers};
 
 /// How deep processors may follow each other's outputs.
@@ -64,6 +64,7 @@ pub struct Task {
     clock: Timestamp,
     watermark: Timestamp,
     upcoming: Upcoming,
+    traces: Traces,
     next_sweep: i64,
 }
 
@@ -91,6 +92,7 @@ impl Task {
             clock: Timestamp::MIN,
             watermark: Timestamp::MIN,
             upcoming: Upcoming::default(),
+            traces: Traces::default(),
             next_sweep: i64::MIN,
         }
     }
@@ -123,6 +125,7 @@ impl Task {
             seen::record(&mut self.store, key, scope, id, at.millis(), within.map(|w| w.as_millis() as i64));
         }
         let parts = self.routes.get(event.schema()).cloned().unwrap_or_default();
+        self.traces.begin_record();
         self.run(at, &parts, globals, |p, cx| p.process(event, cx))?;
         Ok((Done::Processed, failed))
     }
@@ -140,6 +143,11 @@ impl Task {
         let erased = rows.len();
         rows.into_iter().for_each(|row| self.store.delete(row));
         Ok(erased)
+    }
+
+    /// The trace that the next record belongs to: what is emitted because of it will carry it.
+    pub fn trace_next(&mut self, trace: Option<Trace>) {
+        self.traces.set_next(trace);
     }
 
     /// Sets the event clock forward; it never goes back.
@@ -183,6 +191,7 @@ impl Task {
     /// Fires one timer in a savepoint; a failed one is dropped, or it would fail for ever.
     fn fire(&mut self, row: timers::TimerRow, globals: &Globals) -> Result<Option<FailedTimer>, StateError> {
         timers::cancel(&mut self.store, &row)?;
+        self.traces.begin_timer(&row);
         let fire_at = Timestamp::from_millis(row.fire_at);
         let timer = Timer { kind: row.kind, key: row.key, detail: row.detail, fire_at };
         let Some(&owner) = self.timer_owners.get(&timer.kind) else {
@@ -225,6 +234,7 @@ impl Task {
                 followers.iter().try_for_each(|&i| self.call(i, now, globals, &mut |p, cx| p.process(event, cx)))
             });
         }
+        self.traces.end();
         match result {
             Ok(()) => self.outbox.release(),
             Err(_) => {
@@ -252,6 +262,7 @@ impl Task {
             globals,
             follows: &self.follows,
             upcoming: &mut self.upcoming,
+            traces: &mut self.traces,
         };
         match catch_unwind(AssertUnwindSafe(|| call(&mut **processor, &mut context))) {
             Ok(Ok(())) => Ok(()),
@@ -313,6 +324,7 @@ impl Task {
         self.clock = clock;
         self.watermark = watermark;
         self.upcoming = Upcoming::default();
+        self.traces = Traces::default();
         self.next_sweep = i64::MIN;
     }
 }

@@ -3,7 +3,7 @@
 use crate::log::{Headers, NewRecord, Record, TopicPartition};
 use sha2::{Digest, Sha256};
 use tillflow_engine_api::FailedTimer;
-use tillflow_schemas::{Catalog, Timestamp, partition::partition};
+use tillflow_schemas::{Catalog, TRACEPARENT, Timestamp, partition::partition};
 
 /// Schema of the topic of dead letters.
 pub const DEAD_LETTER: &str = "dead_letter";
@@ -36,6 +36,7 @@ pub fn of_record(catalog: &Catalog, record: &Record, processor: &str, error: &st
         (header::ERROR.into(), error.as_bytes().to_vec()),
         (header::ATTEMPTS.into(), attempts.to_string().into_bytes()),
     ];
+    headers.extend(record.header(TRACEPARENT).map(|trace| (TRACEPARENT.into(), trace.to_vec())));
     let mut value = record.value.clone();
     if let Some(bytes) = value.as_mut().filter(|v| v.len() > KEPT) {
         headers.push((header::TRUNCATED.into(), bytes.len().to_string().into_bytes()));

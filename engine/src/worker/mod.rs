@@ -14,6 +14,7 @@ pub use partition::{Partition, Shared, Step};
 use crate::{
     globals::SharedGlobals,
     log::{CommitError, Log, LogError, Membership, TopicPartition},
+    stages::Stage,
     status::{TaskView, Tasks},
 };
 use restore::Restoring;
@@ -26,7 +27,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tillflow_engine_api::{Group, Place, Task};
-use tillflow_schemas::Timestamp;
 use tillflow_state::StateError;
 
 /// Records processed between two looks at the log, at most.
@@ -145,6 +145,7 @@ impl<L: Log> Worker<L> {
         let busy = self.running.values().any(Partition::is_busy) || !self.restoring.is_empty();
         // Before tasks are opened again there is time to hear that they are another's.
         let wait = if busy && self.reopening.is_empty() { Duration::ZERO } else { IDLE_POLL };
+        let started = self.shared.config.wall.instant();
         let polled = match self.log.poll(wait) {
             Ok(polled) => polled,
             Err(LogError::Unavailable(reason)) => {
@@ -154,10 +155,15 @@ impl<L: Log> Worker<L> {
             }
             Err(e) => return Err(e.into()),
         };
+        let polled_for = self.took(Stage::Poll, started);
+        let delivers = !polled.records.is_empty();
         for record in polled.records {
             if let Some(partition) = self.running.get_mut(&record.at.partition) {
                 partition.deliver(record);
             }
+        }
+        if delivers {
+            self.took(Stage::Decode, polled_for);
         }
         for change in polled.changes {
             tracing::info!(group = self.group.name, ?change, "membership");
@@ -188,8 +194,7 @@ impl<L: Log> Worker<L> {
     /// Where the log does not answer or the disk is full, that is tried again later.
     fn open(&mut self, number: u32) -> Result<(), WorkerError> {
         let place = Place { partition: number, partitions: self.partitions };
-        let view = TaskView { place, state: None, lag: 0, clock: Timestamp::MIN, drained: false, restored: None };
-        self.tasks.set(self.group.name, number, view);
+        self.tasks.set(self.group.name, number, TaskView::opening(place));
         match self.try_open(place) {
             Ok(restoring) => drop(self.restoring.insert(number, restoring)),
             Err(e) if passes(&e) => {
@@ -261,6 +266,7 @@ impl<L: Log> Worker<L> {
         let tasks = self.running.len().max(1);
         let (share, time) = ((BURST / tasks).max(1), BURST_TIME / u32::try_from(tasks).unwrap_or(1));
         let wall = &self.shared.config.wall;
+        let (began, mut reads) = (wall.instant(), Duration::ZERO);
         for partition in self.running.values_mut() {
             let started = wall.instant();
             for n in 0..share {
@@ -277,6 +283,12 @@ impl<L: Log> Worker<L> {
                     }
                 }
             }
+            reads += partition.store().take_read_time();
+        }
+        drop(globals);
+        if !idle {
+            self.took(Stage::Process, began);
+            self.shared.metrics.stages.took(self.group.name, Stage::Store, reads);
         }
         Ok(idle)
     }
@@ -301,7 +313,10 @@ impl<L: Log> Worker<L> {
             Ok(false) => Ok(()),
             Ok(true) => {
                 metrics.commit_total.with_label_values(&[group]).inc();
-                metrics.commit_latency_of(group).observe(wall.elapsed(started).as_secs_f64());
+                let took = wall.elapsed(started);
+                metrics.commit_latency_of(group).observe(took.as_secs_f64());
+                metrics.stages.took(group, Stage::Commit, took);
+                metrics.notes.committed(group, took);
                 let consumed: Vec<_> = self.running.values().flat_map(Partition::consumed).collect();
                 self.log.purge(&consumed);
                 Ok(())
@@ -363,6 +378,13 @@ impl<L: Log> Worker<L> {
         Ok(())
     }
 
+    /// A batch went through a stage since `started`; when it ended.
+    fn took(&self, stage: Stage, started: Instant) -> Instant {
+        let ended = self.shared.config.wall.instant();
+        self.shared.metrics.stages.took(self.group.name, stage, ended.saturating_duration_since(started));
+        ended
+    }
+
     fn state_progress(&mut self, now: bool) {
         if !now && self.shared.config.wall.elapsed(self.last_stated) < STATE_EVERY {
             return;
@@ -377,7 +399,11 @@ impl<L: Log> Worker<L> {
             metrics.records_lag.with_label_values(&[group, &label]).set(lag);
             metrics.watermark_ms.with_label_values(&[group, &label]).set(partition.watermark().millis());
             bytes += partition.pending_bytes();
-            self.tasks.update(group, *number, |view| (view.lag, view.clock, view.drained) = (lag, clock, drained));
+            let (processed, hottest) = partition.seen();
+            self.tasks.update(group, *number, |view| {
+                (view.lag, view.clock, view.drained) = (lag, clock, drained);
+                (view.processed, view.hottest) = (processed, hottest);
+            });
         }
         metrics.pending_bytes.with_label_values(&[group]).set(bytes as i64);
     }

@@ -124,7 +124,7 @@ fn newest(last: &VecDeque<(u64, Arc<Committed>)>, n: usize) -> Value {
 /// How the instance is.
 fn situation(app: &App) -> Map<String, Value> {
     let readiness = app.shop.readiness();
-    let fields = json!({ "ready": readiness.ready, "reason": readiness.reason, "tasks": readiness.tasks });
+    let fields = json!({ "ready": readiness.ready, "reason": readiness.reason, "tasks": readiness.tasks, "warnings": readiness.warnings });
     match fields {
         Value::Object(fields) => fields,
         _ => Map::new(),

@@ -59,7 +59,7 @@ impl FakeShop {
             log: Mutex::new(Some(Ok(()))),
             waiting: Mutex::default(),
             answers: Mutex::default(),
-            readiness: Mutex::new(Readiness { ready: true, reason: String::new(), tasks: tasks.into() }),
+            readiness: Mutex::new(Readiness { ready: true, reason: String::new(), tasks: tasks.into(), warnings: Vec::new() }),
             registry: prometheus::Registry::new(),
             offset: Mutex::new(0),
         })

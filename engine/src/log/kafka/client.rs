@@ -1,7 +1,10 @@
 //! How to reach the cluster, and the client configurations derived from it.
 
 use super::purge::Purging;
-use crate::log::{LogError, TopicPartition};
+use crate::{
+    config::COMMIT_TIMEOUT,
+    log::{LogError, TopicPartition},
+};
 use rdkafka::{ClientConfig, TopicPartitionList, error::KafkaError, types::RDKafkaErrorCode};
 use std::{
     collections::BTreeMap,
@@ -146,7 +149,7 @@ impl Kafka {
     pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.producer();
         config.set("transactional.id", transactional_id);
-        config.set("transaction.timeout.ms", "10000");
+        config.set("transaction.timeout.ms", COMMIT_TIMEOUT.as_millis().to_string());
         // Back-to-back transactions otherwise cost 100 ms each: the coordinator answers CONCURRENT_TRANSACTIONS while it
         // writes the last one's markers.
         config.set("retry.backoff.ms", "10");

@@ -13,11 +13,15 @@ use crate::{
     config::{EngineConfig, FUTURE},
     log::{Log, NewRecord, Record, TopicPartition},
     metrics::Metrics,
+    watch::HotKeys,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tillflow_engine_api::{CheckFn, Done, Failure, Globals, Task};
-use tillflow_schemas::{Catalog, Codec, Event, Record as _, Role, Timestamp, UserEventKind};
+use tillflow_schemas::{Catalog, Codec, Event, Record as _, Role, TRACEPARENT, Timestamp, Trace, UserEventKind, shorten};
 use tillflow_state::{StateError, Store};
+
+/// Headers by which producers say who they are, the first that is there counts.
+const SENDERS: [&str; 4] = ["source", "client_id", "client.id", "ce_source"];
 
 /// What the tasks of a worker share.
 pub struct Shared {
@@ -70,6 +74,9 @@ pub struct Partition {
     claimed: bool,
     /// Whether positions moved since the last commit.
     moved: bool,
+    /// Records processed, and the keys that many of them are of.
+    processed: u64,
+    keys: HotKeys,
     /// Since when an empty input that has lag is waited for.
     waiting: Option<Instant>,
     /// Whether timers may be due by the watermark: they fire before the next record.
@@ -108,6 +115,8 @@ impl Partition {
             raw: Vec::new(),
             claimed: shared.config.claimant.is_none(),
             moved: false,
+            processed: 0,
+            keys: HotKeys::default(),
             waiting: None,
             advancing: false,
             unfinished: None,
@@ -252,6 +261,7 @@ impl Partition {
                 let happened = !states && matches!(role, Role::Input | Role::Reference | Role::Rekey);
                 if happened && self.lies_in_the_future(time) {
                     let at = time.unwrap_or_default();
+                    self.note_future(&record, &event, at);
                     self.dead_letter(
                         &record,
                         "clock",
@@ -279,6 +289,8 @@ impl Partition {
     }
 
     fn run(&mut self, record: &Record, event: &Event, globals: &Globals) -> Result<(), StateError> {
+        self.processed += 1;
+        self.follow_trace(record);
         let group = self.task.group().name;
         let metrics = &self.shared.metrics;
         if let Event::User(e) = event {
@@ -288,6 +300,9 @@ impl Partition {
             if e.timestamp < self.task.watermark() {
                 metrics.late_total.with_label_values(&[group]).inc();
             }
+        }
+        if let Some(key) = event.key() {
+            self.keys.see(record.offset, key);
         }
         match self.task.process(event, globals) {
             Ok((done, failed)) => {
@@ -304,6 +319,30 @@ impl Partition {
             }
             Err(Failure::State(e)) => Err(e),
         }
+    }
+
+    /// Has what is emitted because of a record carry the trace that it belongs to.
+    fn follow_trace(&mut self, record: &Record) {
+        let trace = if record.headers.is_empty() { None } else { record.header(TRACEPARENT).and_then(Trace::read) };
+        if let Some(trace) = &trace {
+            let (topic, partition, offset) = (self.topic_name(record.at), record.at.partition, record.offset);
+            tracing::debug!(trace_id = trace.id(), group = self.task.group().name, topic, partition, offset, "processing");
+        }
+        self.task.trace_next(trace);
+    }
+
+    /// Names the sender of an event that lies in the future, as far as it can be told: by a header, else whose event it is.
+    fn note_future(&self, record: &Record, event: &Event, at: Timestamp) {
+        let topic = self.topic_name(record.at);
+        let told = SENDERS.iter().find_map(|name| record.header(name)).and_then(|name| std::str::from_utf8(name).ok());
+        let source = told.map_or_else(|| format!("of key {}", shorten(event.key().unwrap_or_default())), shorten);
+        let last = format!("at {topic} {} {} with the time {at}", record.at.partition, record.offset);
+        self.shared.metrics.notes.future(&format!("{topic}, {source}"), last);
+    }
+
+    /// Records processed, and the key with the largest share of them lately.
+    pub fn seen(&self) -> (u64, Option<(String, u32)>) {
+        (self.processed, self.keys.hottest())
     }
 
     fn lies_in_the_future(&self, time: Option<Timestamp>) -> bool {

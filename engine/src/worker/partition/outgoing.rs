@@ -7,7 +7,7 @@ use crate::{
 };
 use std::borrow::Cow;
 use tillflow_engine_api::FailedTimer;
-use tillflow_schemas::{Event, Keyed, Timestamp, partition::partition};
+use tillflow_schemas::{Event, Keyed, TRACEPARENT, Timestamp, partition::partition};
 use tillflow_state::StateError;
 
 impl Partition {
@@ -78,7 +78,11 @@ impl Partition {
                 Ok(Cow::Owned(bytes)) => bytes,
                 _ => json,
             });
-            records.push(NewRecord { to, at: emission.at, key: Some(emission.key.into_bytes()), value, headers: Vec::new() });
+            let headers = emission.trace.map_or_else(Vec::new, |trace| {
+                tracing::debug!(trace_id = trace.id(), topic = target.name, key = emission.key, "emitting");
+                vec![(TRACEPARENT.into(), trace.as_str().into())]
+            });
+            records.push(NewRecord { to, at: emission.at, key: Some(emission.key.into_bytes()), value, headers });
         }
         records.append(&mut self.raw);
         if let Some(claimant) = self.shared.config.claimant.as_ref().filter(|_| !self.claimed) {
