@@ -90,7 +90,7 @@ fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings
         let row = rows.get(&accounts.row(&UserId::from("u1"))).unwrap().expect("an account");
         let written = Timestamp::wall().millis() - 48 * 3_600_000;
         let when = [&[0, 0, 0, 1][..], b"at"].concat();
-        let stale = [(accounts.row(&UserId::from(ghost.as_str())), row), (when, written.to_be_bytes().to_vec())];
+        let stale = [(accounts.row(&UserId::from(ghost.as_str())), row.to_vec()), (when, written.to_be_bytes().to_vec())];
         rows.apply(&mut stale.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice())))).unwrap();
         store.flush().unwrap();
     }
