@@ -17,7 +17,7 @@ use tillflow_schemas::{Catalog, Codec, Role, Timestamp};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
-const LONG: Duration = Duration::from_secs(900);
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// A shop whose topics lie on a cluster under a prefix of their own.
 pub struct Shop {

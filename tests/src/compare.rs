@@ -78,7 +78,7 @@ pub fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
     let mut arguments = vec!["replay".to_owned()];
     arguments.extend(workload.files(files.path()));
     arguments.extend(["--out".into(), out.display().to_string()]);
-    let _ = Tillflow::command(arguments).within(Duration::from_secs(900)).finish().ok();
+    let _ = Tillflow::command(arguments).within(Duration::from_secs(3_600)).finish().ok();
     outputs_of(&out)
 }
 

@@ -16,11 +16,18 @@ use tillflow_tests::{
     workload::Workload,
 };
 
-const LONG: Duration = Duration::from_secs(600);
-
 /// How many events of a data set; all of them with `TILLFLOW_FULL=1`.
 fn limit(few: usize) -> usize {
-    if std::env::var_os("TILLFLOW_FULL").is_some() { usize::MAX } else { few }
+    if is_full() { usize::MAX } else { few }
+}
+
+/// A year of half a million records is not through in minutes.
+fn patience() -> Duration {
+    Duration::from_secs(if is_full() { 3_600 } else { 600 })
+}
+
+fn is_full() -> bool {
+    std::env::var_os("TILLFLOW_FULL").is_some()
 }
 
 /// What the points programme owes by a naive model.
@@ -60,7 +67,7 @@ fn on_kafka_as_in_replay(name: &str, workload: &Workload, may_be_empty: &[&str])
     shop.mark(kafka, workload.end);
     let started = Instant::now();
     let mut instance = shop.instance("one", 1).spawn();
-    until("everything is processed", LONG, || shop.is_drained());
+    until("everything is processed", patience(), || shop.is_drained());
     eprintln!("{name}: {} records on Kafka in {:.1?}", workload.lines.len(), started.elapsed());
     assert!(instance.stop().success(), "{}", instance.stderr());
     let found = shop.outputs(kafka);
@@ -104,7 +111,7 @@ fn the_embedded_log_behind_http_comes_to_the_same() {
 fn behind_http_as_in_replay(name: &str, workload: &Workload) {
     let files = Arc::new(scratch("embedded"));
     let expected = replayed(workload, &files);
-    let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(LONG).spawn();
+    let mut shop = Tillflow::run().set("time.idle", false).set("commit.fsync", false).within(patience()).spawn();
     shop.wait_until_ready();
     let mut lines = workload.lines.as_slice();
     while let Some(first) = lines.first() {
@@ -116,7 +123,7 @@ fn behind_http_as_in_replay(name: &str, workload: &Workload) {
         if first.topic == "products" {
             // Tables that all tasks share follow the log: what comes next is to find them as a replay does.
             let last = format!("/v1/products/{}/related", batch[batch.len() - 1].key);
-            until("the products are known", LONG, || shop.get(&last).status().is_success());
+            until("the products are known", patience(), || shop.get(&last).status().is_success());
         }
         lines = rest;
     }
@@ -150,7 +157,7 @@ fn finished(data: &std::path::Path, workload: &Workload) -> Outputs {
     let config = EngineConfig { idle_clock: false, wait_for_input: None, ..EngineConfig::default() };
     let groups = tillflow_processors::groups(&serde_json::Map::new());
     let engine = Engine::embedded(&log, &groups, &Arc::new(tillflow_schemas::Codec::json()), &config).unwrap();
-    until("everything is processed", LONG, || engine.is_drained().unwrap());
+    until("everything is processed", patience(), || engine.is_drained().unwrap());
     engine.stop().unwrap();
     outputs_in(&log)
 }
