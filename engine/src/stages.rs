@@ -115,7 +115,7 @@ mod tests {
     fn value(metrics: &Metrics, name: &str) -> Option<f64> {
         let families = metrics.registry.gather();
         let family = families.iter().find(|f| f.name() == name)?;
-        family.get_metric().first().map(|m| m.get_gauge().value())
+        family.get_metric().first().map(|m| m.get_gauge().get_value())
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl ReadTime {
     pub fn sampled<T>(&self, read: impl FnOnce() -> T) -> T {
         let n = self.reads.get();
         self.reads.set(n.wrapping_add(1));
-        if n % ONE_OF == 0 { self.measured(ONE_OF, read) } else { read() }
+        if n.is_multiple_of(ONE_OF) { self.measured(ONE_OF, read) } else { read() }
     }
 
     /// A longer read.

@@ -25,7 +25,7 @@ fn a_robot_and_a_till_with_a_wrong_clock_are_named() {
     let mut shop = Tillflow::run().within(LONG).spawn();
     shop.wait_until_ready();
     assert_eq!(warnings(&shop), Vec::<Value>::new(), "all is well");
-    let everyone = |n: usize| if n % 2 == 0 { view("robot", n) } else { view(&format!("u{n}"), n) };
+    let everyone = |n: usize| if n.is_multiple_of(2) { view("robot", n) } else { view(&format!("u{n}"), n) };
     for batch in (0..8_000).map(everyone).collect::<Vec<_>>().chunks(1_000) {
         assert!(shop.post("/v1/events", json!(batch)).status().is_success());
     }

@@ -54,7 +54,10 @@ pub(crate) type Task<'a> = (&'a (String, u32), &'a TaskView);
 
 /// The warnings that count now, for readiness and console.
 #[derive(Clone, Default)]
-pub struct Warnings(Arc<RwLock<BTreeMap<(&'static str, String), (Warning, Instant)>>>);
+pub struct Warnings(Arc<RwLock<Told>>);
+
+/// Warnings by kind and place, each with when it was last logged.
+type Told = BTreeMap<(&'static str, String), (Warning, Instant)>;
 
 impl Warnings {
     /// All of them.
