@@ -28,8 +28,6 @@ pub struct TaskView {
     pub processed: u64,
     /// The key with the largest share of its records lately, and that share in per cent.
     pub hottest: Option<(String, u32)>,
-    /// Whether it was told to stand still.
-    pub paused: bool,
 }
 
 impl TaskView {
@@ -44,7 +42,6 @@ impl TaskView {
             restored: None,
             processed: 0,
             hottest: None,
-            paused: false,
         }
     }
 

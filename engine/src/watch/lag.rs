@@ -32,7 +32,7 @@ impl Lags {
         for (id, view) in tasks {
             let course = self.0.entry((*id).clone()).or_insert_with(|| Course { since: now, least: view.lag, before: VecDeque::new() });
             course.take(now, view.lag);
-            if !view.paused && course.grows() {
+            if course.grows() {
                 found.push(warning(id, course));
             }
         }

@@ -392,9 +392,9 @@ fn a_product_to_which_nothing_happens_rests_until_it_is_heard_of_again() {
     shop.rule(json!({"scope": "default", "demand_score": 1, "valid_from": at("01T00:00")})).product(json!({}));
     shop.stock("01T10:00", 60).until("05T10:00");
     let resting = |shop: &mut Shop| {
-        let table = tillflow_state::Table::<ProductId, ()>::new("pricing.resting");
-        shop.products.commit();
-        table.get(shop.products.task().store(), &ProductId::from("p1")).unwrap().is_some()
+        let kind = u32::from_be_bytes(tillflow_state::prefix_of("pricing.hourly"));
+        let hourly = tillflow_state::timers::TimerRow { fire_at: 0, key: "\u{1}p1".into(), kind, detail: String::new() };
+        tillflow_state::timers::get(shop.products.task().store(), &hourly).unwrap().is_none()
     };
     assert!(resting(&mut shop));
     assert_eq!(shop.told(), said("105.00", "Moderate stock (60), demand score: 1"));
