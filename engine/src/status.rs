@@ -33,16 +33,7 @@ pub struct TaskView {
 impl TaskView {
     /// A task that is being opened.
     pub fn opening(place: Place) -> Self {
-        Self {
-            place,
-            state: None,
-            lag: 0,
-            clock: Timestamp::MIN,
-            drained: false,
-            restored: None,
-            processed: 0,
-            hottest: None,
-        }
+        Self { place, state: None, lag: 0, clock: Timestamp::MIN, drained: false, restored: None, processed: 0, hottest: None }
     }
 
     #[cfg(test)]
