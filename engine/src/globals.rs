@@ -3,7 +3,7 @@
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
 use parking_lot::RwLock;
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tillflow_engine_api::Globals;
-use tillflow_schemas::{Catalog, Codec};
+use tillflow_schemas::{Catalog, Codec, Role};
 
 /// How long a registry that is away is left alone.
 const REGISTRY_BACKOFF: Duration = Duration::from_millis(200);
@@ -21,6 +21,8 @@ const REGISTRY_BACKOFF: Duration = Duration::from_millis(200);
 pub struct SharedGlobals {
     tables: Arc<RwLock<Globals>>,
     loaded: Arc<AtomicBool>,
+    /// Up to where what the shop states is in the tables; what the engine itself writes is not waited for.
+    stated: Arc<RwLock<BTreeMap<TopicPartition, i64>>>,
 }
 
 impl SharedGlobals {
@@ -32,6 +34,11 @@ impl SharedGlobals {
     /// Whether everything that was in the topics at start is in the tables.
     pub fn loaded(&self) -> bool {
         self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Whether something that the shop stated is not in the tables yet, by what `has_more` knows of a position.
+    pub fn lack(&self, has_more: impl Fn(TopicPartition, i64) -> bool) -> bool {
+        self.stated.read().iter().any(|(at, position)| has_more(*at, *position))
     }
 
     /// Reads `topics` until `stop` is set.
@@ -73,7 +80,9 @@ impl SharedGlobals {
             targets.push((at, reader.end(at)?));
         }
         reader.assign(&partitions.iter().map(|at| (*at, Start::Earliest)).collect::<Vec<_>>())?;
-        Ok(Following { targets, unread: VecDeque::new() })
+        let is_stated = |at: &TopicPartition| catalog.topics().get(at.topic).is_some_and(|t| t.role == Role::Reference);
+        let stated = partitions.into_iter().filter(is_stated).collect();
+        Ok(Following { targets, stated, unread: VecDeque::new() })
     }
 
     /// Takes what there is to read now.
@@ -90,6 +99,7 @@ impl SharedGlobals {
         if following.unread.is_empty() {
             following.unread.extend(reader.poll(Duration::from_millis(100))?);
             if following.unread.is_empty() {
+                self.state(reader, following);
                 return Ok(());
             }
         }
@@ -108,13 +118,25 @@ impl SharedGlobals {
                 Err(e) => tracing::warn!(topic = topic.name, partition, offset, "not taken: {e}"),
             }
         }
+        drop(tables);
+        if following.unread.is_empty() {
+            self.state(reader, following);
+        }
         Ok(())
+    }
+
+    /// Says up to where all that was read is in the tables.
+    fn state(&self, reader: &dyn Reader, following: &Following) {
+        let positions = following.stated.iter().filter_map(|at| Some((*at, reader.position(*at)?)));
+        *self.stated.write() = positions.collect();
     }
 }
 
 /// How far the topics of the broadcast tables still have to be read before the tables are whole.
 pub struct Following {
     targets: Vec<(TopicPartition, i64)>,
+    /// Partitions of the topics by which the shop states something.
+    stated: Vec<TopicPartition>,
     /// Polled and not taken yet: the registry was away.
     unread: VecDeque<Record>,
 }

@@ -1,6 +1,7 @@
 //! RocksDB beneath stores: one directory, opened by one process; stores are prefixes of a column family.
 
 use crate::{Backend, Read, Result, Size, Snapshots, StateError, key};
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
     WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
@@ -64,13 +65,23 @@ pub enum Durability {
     Disk,
 }
 
+/// Bytes that must be free on a disk that was full, before a directory is opened anew: opening writes what its
+/// write-ahead log holds.
+const ROOM: u64 = 8 << 20;
+
 /// An open directory.
 #[derive(Clone)]
 pub struct Directory {
-    db: Arc<DB>,
+    opened: Arc<Opened>,
+}
+
+struct Opened {
+    /// `None` once it could not be opened again.
+    db: RwLock<Option<DB>>,
     path: PathBuf,
     /// Its column families, beside the default one.
-    families: Arc<[String]>,
+    families: Vec<String>,
+    shared: Shared,
 }
 
 impl Directory {
@@ -81,30 +92,39 @@ impl Directory {
     pub fn open(path: &Path, families: &[&str], shared: &Shared) -> Result<Self> {
         let fail = |detail: String| StateError::Storage { path: path.to_owned(), detail };
         std::fs::create_dir_all(path).map_err(|e| fail(format!("can't be created: {e}")))?;
-        let options = shared.options();
-        let names = std::iter::once("default").chain(families.iter().copied());
-        let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, shared.options()));
-        let db = DB::open_cf_descriptors(&options, path, descriptors).map_err(|e| classify(path, &e))?;
-        let directory =
-            Self { db: Arc::new(db), path: path.to_owned(), families: families.iter().map(|name| (*name).to_owned()).collect() };
-        directory.check_format()?;
-        Ok(directory)
+        let families: Vec<_> = families.iter().map(|name| (*name).to_owned()).collect();
+        let db = RwLock::new(Some(open(path, &families, shared)?));
+        Ok(Self { opened: Arc::new(Opened { db, path: path.to_owned(), families, shared: shared.clone() }) })
     }
 
-    fn check_format(&self) -> Result<()> {
-        match self.db.get(FORMAT_KEY).map_err(|e| self.fail(&e))? {
-            None => self.db.put(FORMAT_KEY, FORMAT.to_be_bytes()).map_err(|e| self.fail(&e)),
-            Some(found) => match <[u8; 4]>::try_from(found.as_slice()).map(u32::from_be_bytes) {
-                Ok(found) if found <= FORMAT => Ok(()),
-                Ok(found) => Err(StateError::NewerFormat { path: self.path.clone(), found, known: FORMAT }),
-                Err(_) => Err(StateError::Corrupt { path: self.path.clone(), detail: "its format version is not a number".into() }),
-            },
+    /// Closes the database and opens it again: after a failed write RocksDB takes no other, though there may be room again.
+    /// Whether the failed write is in it is known afterwards only, by reading.
+    ///
+    /// # Errors
+    /// When there is still no room, or opening fails; then this can be tried again.
+    pub fn reopen(&self) -> Result<()> {
+        let path = &self.opened.path;
+        if let Ok(free) = fs4::available_space(path)
+            && free < ROOM
+        {
+            return Err(StateError::Full { path: path.clone(), detail: format!("no space left on device ({free} bytes are free)") });
         }
+        let mut db = self.opened.db.write();
+        // The old one holds the directory's lock.
+        drop(db.take());
+        *db = Some(open(path, &self.opened.families, &self.opened.shared)?);
+        Ok(())
+    }
+
+    /// The database, which stays open meanwhile. Readers may hold it twice: a row that is visited may lead to another.
+    fn db(&self) -> Result<MappedRwLockReadGuard<'_, DB>> {
+        let closed = |_| StateError::Storage { path: self.opened.path.clone(), detail: "is being opened again after a failed write".into() };
+        RwLockReadGuard::try_map(self.opened.db.read_recursive(), Option::as_ref).map_err(closed)
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.opened.path
     }
 
     /// The rows of `family` that start with `prefix`, as a backend whose keys are without it.
@@ -115,11 +135,12 @@ impl Directory {
     /// Writes rows of several families at once; `None` deletes.
     ///
     /// # Errors
-    /// When the storage fails; then none of them is visible.
+    /// When the storage fails; then none of them is visible, though all may be once it is opened again.
     pub fn write<'a>(&self, rows: impl IntoIterator<Item = (&'a str, &'a [u8], Option<&'a [u8]>)>, durability: Durability) -> Result<()> {
+        let db = self.db()?;
         let mut batch = WriteBatch::default();
         for (family, key, value) in rows {
-            let family = self.family(family)?;
+            let family = self.family(&db, family)?;
             match value {
                 Some(value) => batch.put_cf(family, key, value),
                 None => batch.delete_cf(family, key),
@@ -131,7 +152,7 @@ impl Directory {
             Durability::Process => {}
             Durability::Disk => options.set_sync(true),
         }
-        self.db.write_opt(batch, &options).map_err(|e| self.fail(&e))
+        db.write_opt(batch, &options).map_err(|e| self.fail(&e))
     }
 
     /// Deletes the rows of `family` from `from` (inclusive) to `to` (exclusive).
@@ -139,7 +160,8 @@ impl Directory {
     /// # Errors
     /// When the storage fails.
     pub fn delete_range(&self, family: &str, from: &[u8], to: &[u8]) -> Result<()> {
-        self.db.delete_range_cf(self.family(family)?, from, to).map_err(|e| self.fail(&e))
+        let db = self.db()?;
+        db.delete_range_cf(self.family(&db, family)?, from, to).map_err(|e| self.fail(&e))
     }
 
     /// The last key of `family` that starts with `prefix`.
@@ -148,7 +170,8 @@ impl Directory {
     /// When the storage fails.
     pub fn last(&self, family: &str, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
         let end = key::after(prefix).unwrap_or_else(|| vec![0xff; 64]);
-        let mut rows = self.db.iterator_cf(self.family(family)?, IteratorMode::From(&end, Direction::Reverse));
+        let db = self.db()?;
+        let mut rows = db.iterator_cf(self.family(&db, family)?, IteratorMode::From(&end, Direction::Reverse));
         // `end` itself belongs to the next prefix.
         let row = rows.by_ref().find(|row| row.as_ref().map_or(true, |(k, _)| **k < *end));
         let Some(row) = row else { return Ok(None) };
@@ -161,7 +184,7 @@ impl Directory {
     /// # Errors
     /// When the storage fails.
     pub fn flush(&self) -> Result<()> {
-        self.db.flush().map_err(|e| self.fail(&e))
+        self.db()?.flush().map_err(|e| self.fail(&e))
     }
 
     /// Rewrites the files of these families, so that what was deleted or overwritten is in none of them any more.
@@ -169,10 +192,11 @@ impl Directory {
     /// # Errors
     /// When the storage fails.
     pub fn compact(&self, families: &[&str]) -> Result<()> {
+        let db = self.db()?;
         for name in families {
-            let family = self.family(name)?;
-            self.db.flush_cf(family).map_err(|e| self.fail(&e))?;
-            self.db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+            let family = self.family(&db, name)?;
+            db.flush_cf(family).map_err(|e| self.fail(&e))?;
+            db.compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
         }
         Ok(())
     }
@@ -182,31 +206,50 @@ impl Directory {
     /// # Errors
     /// When the storage fails.
     pub fn checkpoint(&self, to: &Path) -> Result<()> {
-        Checkpoint::new(&self.db).and_then(|c| c.create_checkpoint(to)).map_err(|e| self.fail(&e))
+        Checkpoint::new(&*self.db()?).and_then(|c| c.create_checkpoint(to)).map_err(|e| self.fail(&e))
     }
 
     /// Bytes in use, as RocksDB counts live files and write buffers, and rows by estimate; of all column families.
     pub fn size(&self) -> Size {
+        let db = self.db().ok();
         let sum = |property: &str| {
-            let names = std::iter::once("default").chain(self.families.iter().map(String::as_str));
-            let of = |name| self.db.property_int_value_cf(self.family(name).ok()?, property).ok()?;
+            let names = std::iter::once("default").chain(self.opened.families.iter().map(String::as_str));
+            let of = |name| db.as_ref()?.property_int_value_cf(self.family(db.as_ref()?, name).ok()?, property).ok()?;
             names.filter_map(of).sum::<u64>()
         };
         Size {
-            path: self.path.clone(),
+            path: self.opened.path.clone(),
             bytes: sum("rocksdb.live-sst-files-size") + sum("rocksdb.cur-size-all-mem-tables"),
             rows: sum("rocksdb.estimate-num-keys"),
         }
     }
 
-    fn family(&self, name: &str) -> Result<&rocksdb::ColumnFamily> {
-        self.db
-            .cf_handle(name)
-            .ok_or_else(|| StateError::Storage { path: self.path.clone(), detail: format!("has no column family {name}") })
+    fn family<'a>(&self, db: &'a DB, name: &str) -> Result<&'a rocksdb::ColumnFamily> {
+        db.cf_handle(name)
+            .ok_or_else(|| StateError::Storage { path: self.opened.path.clone(), detail: format!("has no column family {name}") })
     }
 
     fn fail(&self, e: &rocksdb::Error) -> StateError {
-        classify(&self.path, e)
+        classify(&self.opened.path, e)
+    }
+}
+
+fn open(path: &Path, families: &[String], shared: &Shared) -> Result<DB> {
+    let names = std::iter::once("default").chain(families.iter().map(String::as_str));
+    let descriptors = names.map(|name| ColumnFamilyDescriptor::new(name, shared.options()));
+    let db = DB::open_cf_descriptors(&shared.options(), path, descriptors).map_err(|e| classify(path, &e))?;
+    check_format(&db, path)?;
+    Ok(db)
+}
+
+fn check_format(db: &DB, path: &Path) -> Result<()> {
+    match db.get(FORMAT_KEY).map_err(|e| classify(path, &e))? {
+        None => db.put(FORMAT_KEY, FORMAT.to_be_bytes()).map_err(|e| classify(path, &e)),
+        Some(found) => match <[u8; 4]>::try_from(found.as_slice()).map(u32::from_be_bytes) {
+            Ok(found) if found <= FORMAT => Ok(()),
+            Ok(found) => Err(StateError::NewerFormat { path: path.to_owned(), found, known: FORMAT }),
+            Err(_) => Err(StateError::Corrupt { path: path.to_owned(), detail: "its format version is not a number".into() }),
+        },
     }
 }
 
@@ -262,8 +305,9 @@ impl RocksBackend {
         if let Some(end) = end {
             options.set_iterate_upper_bound(end);
         }
-        let family = self.directory.family(self.family)?;
-        for row in self.directory.db.iterator_cf_opt(family, options, IteratorMode::From(&start, Direction::Forward)) {
+        let db = self.directory.db()?;
+        let family = self.directory.family(&db, self.family)?;
+        for row in db.iterator_cf_opt(family, options, IteratorMode::From(&start, Direction::Forward)) {
             let (key, value) = row.map_err(|e| self.directory.fail(&e))?;
             if !visit(key.get(self.prefix.len()..).unwrap_or_default(), &value) {
                 break;
@@ -275,8 +319,9 @@ impl RocksBackend {
 
 impl Read for RocksBackend {
     fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
-        let family = self.directory.family(self.family)?;
-        let value = self.directory.db.get_pinned_cf(family, self.row(key)).map_err(|e| self.directory.fail(&e))?;
+        let db = self.directory.db()?;
+        let family = self.directory.family(&db, self.family)?;
+        let value = db.get_pinned_cf(family, self.row(key)).map_err(|e| self.directory.fail(&e))?;
         Ok(value.map(|v| v.as_ref().into()))
     }
 
@@ -294,8 +339,11 @@ impl Backend for RocksBackend {
 
 impl Snapshots for RocksBackend {
     fn read(&self, reading: &mut dyn FnMut(&dyn Read)) {
-        let snapshot = self.directory.db.snapshot();
-        reading(&SnapshotRead { backend: self, snapshot: &snapshot });
+        match self.directory.db() {
+            Ok(db) => reading(&SnapshotRead { backend: self, db: &db, snapshot: &db.snapshot() }),
+            // Each read says why it can't be.
+            Err(_) => reading(self),
+        }
     }
 
     fn size(&self) -> Option<Size> {
@@ -305,12 +353,13 @@ impl Snapshots for RocksBackend {
 
 struct SnapshotRead<'a> {
     backend: &'a RocksBackend,
+    db: &'a DB,
     snapshot: &'a rocksdb::Snapshot<'a>,
 }
 
 impl Read for SnapshotRead<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Arc<[u8]>>> {
-        let family = self.backend.directory.family(self.backend.family)?;
+        let family = self.backend.directory.family(self.db, self.backend.family)?;
         let value = self.snapshot.get_pinned_cf(family, self.backend.row(key)).map_err(|e| self.backend.directory.fail(&e))?;
         Ok(value.map(|v| v.as_ref().into()))
     }

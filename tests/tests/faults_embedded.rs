@@ -61,7 +61,6 @@ fn a_damaged_directory_is_named_and_left_as_it_is_and_a_backup_of_it_goes_on() {
 }
 
 #[test]
-#[ignore = "on request: RocksDB takes no writes after a full disk until it is opened anew (docs/status.md)"]
 fn a_full_disk_is_said_to_who_sends_and_with_room_again_each_order_counts_once() {
     let mut shop = Tillflow::run().set("time.grace_s", 0).with_disk_of(48).within(LIMIT).spawn();
     shop.wait_until_ready();

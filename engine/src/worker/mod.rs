@@ -37,6 +37,8 @@ const BURST_TIME: Duration = Duration::from_millis(50);
 const LOOK_EVERY: usize = 16;
 /// How long a poll waits when there is nothing to do.
 const IDLE_POLL: Duration = Duration::from_millis(50);
+/// How long the broadcast tables are left alone until it is looked again whether they are whole.
+const TABLES_POLL: Duration = Duration::from_millis(1);
 /// How often lag and clocks are stated.
 const STATE_EVERY: Duration = Duration::from_millis(200);
 /// How long a failed disk is left alone before the commit is tried again.
@@ -67,6 +69,8 @@ pub struct Worker<L: Log> {
     restoring: BTreeMap<u32, Restoring>,
     /// To be opened again, unless the next poll says that they are another's.
     reopening: BTreeSet<u32>,
+    /// Since when the broadcast tables lack something that was stated.
+    lacking_since: Option<Instant>,
     last_commit: Instant,
     last_stated: Instant,
 }
@@ -93,6 +97,7 @@ impl<L: Log> Worker<L> {
             running: BTreeMap::new(),
             restoring: BTreeMap::new(),
             reopening: BTreeSet::new(),
+            lacking_since: None,
             last_commit: shared.config.wall.instant(),
             last_stated: shared.config.wall.instant(),
         }
@@ -116,7 +121,14 @@ impl<L: Log> Worker<L> {
     pub fn turn(&mut self) -> Result<(), WorkerError> {
         self.poll()?;
         self.restore()?;
-        let idle = self.process()?;
+        let idle = match self.process() {
+            Err(WorkerError::State(e @ StateError::Full { .. })) => {
+                tracing::error!(group = self.group.name, "nothing can be read: {e}");
+                self.shared.config.wall.sleep(DISK_BACKOFF);
+                return self.reopen();
+            }
+            result => result?,
+        };
         if self.should_commit(idle) {
             self.commit()?;
         }
@@ -259,8 +271,27 @@ impl<L: Log> Worker<L> {
         Ok(())
     }
 
+    /// Whether what the shop has stated is to be waited for, such as a rule that was written before the records at hand.
+    /// The log knows best where it is inside the process; of another's it knows the topics that are inputs, too.
+    fn waits_for_tables(&mut self) -> bool {
+        let config = &self.shared.config;
+        if self.running.is_empty() || !self.globals.lack(|at, position| self.log.has_more(at, position)) {
+            self.lacking_since = None;
+            return false;
+        }
+        let since = *self.lacking_since.get_or_insert_with(|| config.wall.instant());
+        let waits = config.wait_for_input.is_none_or(|limit| config.wall.elapsed(since) < limit);
+        if waits {
+            config.wall.sleep(TABLES_POLL);
+        }
+        waits
+    }
+
     /// Processes records of all tasks in turn; true when none has any left.
     fn process(&mut self) -> Result<bool, WorkerError> {
+        if self.waits_for_tables() {
+            return Ok(false);
+        }
         let globals = self.globals.read();
         let mut idle = true;
         let tasks = self.running.len().max(1);

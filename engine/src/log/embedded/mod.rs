@@ -16,7 +16,10 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use record::{decode, encode};
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tillflow_schemas::{Catalog, Timestamp};
@@ -42,6 +45,8 @@ struct Inner {
     /// Counts writes; waiters look at it to learn that something was written.
     written: Mutex<u64>,
     wake: Condvar,
+    /// A write failed, and nobody knows yet whether it is there.
+    failed: AtomicBool,
 }
 
 impl Embedded {
@@ -60,13 +65,10 @@ impl Embedded {
                 writing: Mutex::new(()),
                 written: Mutex::new(0),
                 wake: Condvar::new(),
+                failed: AtomicBool::new(false),
             }),
         };
-        let mut ends = Vec::new();
-        for (topic, t) in catalog.topics().iter().enumerate() {
-            let partitions = (0..t.partitions).map(|partition| log.find_end(TopicPartition { topic, partition }));
-            ends.push(partitions.collect::<Result<Vec<_>, _>>()?);
-        }
+        let ends = log.find_ends()?;
         log.check_partition_counts(&ends)?;
         *log.inner.ends.write() = ends;
         Ok(log)
@@ -93,6 +95,13 @@ impl Embedded {
                 .write([("default", key.as_slice(), Some(t.partitions.to_be_bytes().as_slice()))], self.inner.durability)?;
         }
         Ok(())
+    }
+
+    fn find_ends(&self) -> Result<Vec<Vec<i64>>, StateError> {
+        let of = |(topic, partitions): (usize, u32)| -> Result<Vec<_>, _> {
+            (0..partitions).map(|partition| self.find_end(TopicPartition { topic, partition })).collect()
+        };
+        self.inner.catalog.topics().iter().map(|t| t.partitions).enumerate().map(of).collect()
     }
 
     fn find_end(&self, at: TopicPartition) -> Result<i64, StateError> {
@@ -137,12 +146,39 @@ impl Embedded {
         self.inner.ends.read().get(at.topic).and_then(|p| p.get(at.partition as usize)).copied().unwrap_or(0)
     }
 
+    /// After a failed write: opens the storage anew and finds out what is in it. Until then no task may go by what it reads.
+    ///
+    /// # Errors
+    /// When the storage still fails; to be tried again.
+    pub fn mend(&self) -> Result<(), StateError> {
+        let _writing = self.inner.writing.lock();
+        self.mend_for_writing()
+    }
+
+    fn mend_for_writing(&self) -> Result<(), StateError> {
+        if !self.has_failed() {
+            return Ok(());
+        }
+        self.inner.directory.reopen()?;
+        *self.inner.ends.write() = self.find_ends()?;
+        self.inner.failed.store(false, Ordering::Release);
+        tracing::info!("the embedded log takes writes again");
+        self.wake();
+        Ok(())
+    }
+
+    /// Whether a write failed since the storage was last opened.
+    pub fn has_failed(&self) -> bool {
+        self.inner.failed.load(Ordering::Acquire)
+    }
+
     /// Appends records and writes state rows, in one atomic batch.
     ///
     /// # Errors
-    /// When the storage fails; then nothing is written.
+    /// When the storage fails; then nothing is written, or, where [`Embedded::has_failed`], perhaps.
     pub fn write<'a>(&self, records: &[NewRecord], state: impl IntoIterator<Item = (Vec<u8>, Option<&'a [u8]>)>) -> Result<(), StateError> {
         let _writing = self.inner.writing.lock();
+        self.mend_for_writing()?;
         let mut ends = self.inner.ends.read().clone();
         let now = Timestamp::wall();
         let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
@@ -159,7 +195,10 @@ impl Embedded {
         let state: Vec<_> = state.into_iter().collect();
         let log = rows.iter().map(|(k, v)| (LOG, k.as_slice(), Some(v.as_slice())));
         let state = state.iter().map(|(k, v)| (STATE, k.as_slice(), *v));
-        self.inner.directory.write(log.chain(state), self.inner.durability)?;
+        self.inner
+            .directory
+            .write(log.chain(state), self.inner.durability)
+            .inspect_err(|_| self.inner.failed.store(true, Ordering::Release))?;
         *self.inner.ends.write() = ends;
         *self.inner.written.lock() += 1;
         self.inner.wake.notify_all();

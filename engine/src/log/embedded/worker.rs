@@ -49,6 +49,7 @@ impl Log for EmbeddedLog {
     }
 
     fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
+        self.log.mend()?;
         let backend = self.log.state(self.group, partition);
         Ok(Opened { store: Store::new(Box::new(backend.clone())), snapshots: Arc::new(backend), changelog: None })
     }
@@ -97,8 +98,11 @@ impl Log for EmbeddedLog {
             let backend = self.log.state(self.group, task.partition);
             task.rows.iter().map(move |(key, value)| (backend.row(key), *value))
         });
-        self.log.write(&transaction.records, state)?;
-        Ok(Positions::new())
+        match self.log.write(&transaction.records, state) {
+            Ok(()) => Ok(Positions::new()),
+            Err(e) if self.log.has_failed() => Err(CommitError::Unknown(e.to_string())),
+            Err(e) => Err(e.into()),
+        }
     }
 
     fn changelog(&mut self) -> Option<&mut dyn Reader> {
