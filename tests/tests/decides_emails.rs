@@ -114,6 +114,32 @@ fn a_cart_left_alone_brings_two_mails_and_one_that_was_ordered_or_emptied_none()
 }
 
 #[test]
+fn what_a_visitor_put_into_the_cart_is_the_user_s_once_they_log_in() {
+    let mut shop = Story::new();
+    agrees(&mut shop, &["ann", "bob"]);
+    let visitor = |story: &mut Story, id: &str, event_type: &str, time: &str, more: Value| {
+        let mut value = json!({"event_type": event_type, "anonymous_id": id, "timestamp": at(time)});
+        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        story.tell("user_events", value);
+    };
+    visitor(&mut shop, "v1", "added_to_cart", "03-01T10:00", json!({"product_id": "tea", "quantity": 2}));
+    event(&mut shop, "ann", "added_to_cart", "03-01T10:01", json!({"product_id": "cup"}));
+    visitor(&mut shop, "v1", "added_to_cart", "03-01T10:02", json!({"product_id": "cup"}));
+    event(&mut shop, "ann", "page_viewed", "03-01T10:03", json!({"anonymous_id": "v1"}));
+    // Bob says who he is with the order itself: it is for what the visitor had in the cart.
+    visitor(&mut shop, "v2", "added_to_cart", "03-01T10:00", tea());
+    event(&mut shop, "bob", "order_completed", "03-01T10:04", json!({"anonymous_id": "v2", "order_id": "o", "items": []}));
+    let decided = shop.until(&at("03-01T13:00")).decide();
+    // An hour after the visitor's last change.
+    assert_eq!(mails(&decided, "ann"), [format!("abandoned_cart {}", at("03-01T11:02"))]);
+    let items = &decided.of("email_triggers", "ann")[0]["data"]["items"];
+    let items: Vec<_> = items.as_array().unwrap().iter().map(|i| (i["product_id"].as_str().unwrap(), i["quantity"].as_u64())).collect();
+    assert_eq!(items, [("cup", Some(2)), ("tea", Some(2))]);
+    assert!(!mails(&decided, "bob").iter().any(|m| m.starts_with("abandoned")), "{:?}", mails(&decided, "bob"));
+    assert!(mails(&decided, "v1").is_empty());
+}
+
+#[test]
 fn without_consent_nothing_is_triggered_and_it_is_said_why() {
     let mut shop = Story::new();
     for (user, consent) in [("absent", None), ("pending", Some("pending")), ("withdrawn", Some("withdrawn"))] {

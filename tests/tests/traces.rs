@@ -29,7 +29,6 @@ fn traces(shop: &Tillflow, topic: &str) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-#[ignore = "on request: not seen to pass yet (docs/status.md)"]
 fn what_follows_from_an_event_carries_its_trace_and_nothing_else_does() {
     let mut shop = Tillflow::run().within(LONG).env("RUST_LOG", "info,tillflow_engine=debug").spawn();
     shop.wait_until_ready();

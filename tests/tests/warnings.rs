@@ -21,7 +21,6 @@ fn view(user: &str, n: usize) -> Value {
 }
 
 #[test]
-#[ignore = "on request: not seen to pass yet (docs/status.md)"]
 fn a_robot_and_a_till_with_a_wrong_clock_are_named() {
     let mut shop = Tillflow::run().within(LONG).spawn();
     shop.wait_until_ready();

@@ -21,7 +21,7 @@ pub use span::Span;
 
 use crate::{
     shop::ShopSettings,
-    shopper::{CARTS, Cart, ITEMS_KEPT},
+    shopper::{CARTS, Cart, ITEMS_KEPT, MOVED_CART},
 };
 use campaigns::{Campaigns, Occasion};
 use consent::{Contact, Contacts, Suppressions, may_mail};
@@ -75,6 +75,7 @@ impl Processor for Email {
             Event::User(event) if matches!(event.kind, Kind::Unknown { .. }) => Ok(()),
             Event::User(event) => event.user_id.as_ref().map_or(Ok(()), |user| self.happened(user, event, cx)),
             Event::Customer(change) => self.stated(change, cx),
+            Event::CustomerSignal(signal) if signal.kind == MOVED_CART => self.cart_moved(&signal.user_id, cx),
             Event::CustomerSignal(signal) => self.campaigns.on_signal(signal, cx),
             Event::Notification(notification) => self.campaigns.on_notification(notification, cx),
             _ => Ok(()),
@@ -143,6 +144,19 @@ impl Email {
         let entered = self.segments.refresh(user, &mut facts, contact, cx)?;
         let occasion = Occasion { user, event, entered: &entered, views: views.as_ref(), contact };
         self.campaigns.on_event(&occasion, &mut facts, cart_before, cx)?;
+        cx.put(&self.facts, user, &facts)
+    }
+
+    /// The cart of before the log-in has come.
+    fn cart_moved(&mut self, user: &UserId, cx: &mut Context<'_>) -> Result<()> {
+        let mut facts = cx.get(&self.facts, user)?.unwrap_or_default();
+        let contacts = cx.get(&self.contacts, user)?;
+        let contact = contacts.as_ref().and_then(|c| c.at(cx.now()));
+        let cart_before = facts.cart_since;
+        facts.cart_since = cx.get(&self.carts, user)?.map(|cart| cart.changed_at);
+        let entered = self.segments.refresh(user, &mut facts, contact, cx)?;
+        self.campaigns.cart_changed(user, &facts, cart_before, cx)?;
+        self.campaigns.segments_entered(user, &entered, cx)?;
         cx.put(&self.facts, user, &facts)
     }
 

@@ -10,7 +10,6 @@
 
 pub mod association;
 pub mod evaluate;
-mod joining;
 pub mod merchandising;
 pub mod neighbours;
 pub mod pairs;

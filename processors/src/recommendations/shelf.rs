@@ -7,7 +7,10 @@ use super::{
     session::Session,
     trends::{Fading, ProductSample, TrendList, day},
 };
-use crate::shopper::{self, Cart, PlacedOrder};
+use crate::shopper::{
+    self, Cart, PlacedOrder,
+    joining::{JOINS, Joins},
+};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tillflow_engine_api::{Context, Declare, Global, Query, Result};
@@ -30,10 +33,6 @@ pub struct Shopper {
     pub pushed_at: Option<Timestamp>,
     /// A push that came too soon after the one before.
     pub waiting: Option<Occasion>,
-    /// Ids they went by before they were known, bounded.
-    pub joined: Vec<UserId>,
-    /// Who the visitor turned out to be: an id joins one user only.
-    pub joined_to: Option<UserId>,
 }
 
 /// What a push is for.
@@ -71,6 +70,8 @@ pub struct Tables {
     pub carts: Table<UserId, Cart>,
     /// The shopper's orders.
     pub orders: Table<(UserId, OrderId), PlacedOrder>,
+    /// Who a visitor turned out to be.
+    pub joins: Table<UserId, Joins>,
     /// What goes with a product.
     pub related: Global<RelatedProducts>,
     /// The catalogue.
@@ -92,6 +93,7 @@ impl Tables {
             trends: d.store("recommendations.trends"),
             carts: d.read(shopper::CARTS),
             orders: d.read(shopper::ORDERS),
+            joins: d.read(JOINS),
             related: d.latest(),
             catalogue: d.global(),
             status: d.latest(),

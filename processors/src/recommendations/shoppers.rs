@@ -1,18 +1,21 @@
 //! The shopper stage: sessions and orders in, pairs and pushes out.
 
 use super::{
-    RecommendationsSettings, joining,
+    RecommendationsSettings,
     pairs::{self, PairBatch, Sighting},
     session::{Background, Interest, ORDERED, PairWeights},
     shelf::{Asked, BASKET_SEEDS, Bought, Kind, Now, Occasion, Shopper, Tables, WHOLE_SHOP, latest_in, recommend},
     trends::day,
 };
+use crate::shopper::joining::{self, JOIN};
 use serde_json::{Value, json};
 use tillflow_engine_api::{Combined, Context, Declare, Output, Processor, Result, Timer, TimerKind};
 use tillflow_schemas::{
     CustomerSignal, Event, Order, OrderId, ProductId, Recommendations, RecommendedItem, UserEvent, UserEventKind, UserId,
 };
 
+/// To the owner of a user: here is the session they had before they were known.
+const MOVED_SESSION: &str = "recommendations.session";
 /// Purchases remembered of a shopper; the oldest go first.
 const BOUGHT: usize = 500;
 
@@ -59,9 +62,6 @@ impl Processor for ShopperStage {
             Event::CustomerSignal(signal) => return self.hear(signal, cx),
             _ => return Ok(()),
         };
-        if let (Some(user), Some(anonymous)) = (&event.user_id, &event.anonymous_id) {
-            self.join(user, anonymous, cx)?;
-        }
         match (&event.kind, event.who()) {
             (UserEventKind::ProductViewed { product_id, .. }, Some(user)) => self.see(user, product_id, Interest::Viewed, event, cx),
             (UserEventKind::AddedToCart { product_id, .. }, Some(user)) => self.see(user, product_id, Interest::Added, event, cx),
@@ -136,26 +136,21 @@ impl ShopperStage {
         cx.put(&self.tables.bought, user, &bought)
     }
 
-    /// Asks for the session that a shopper had before they were known.
-    fn join(&self, user: &UserId, anonymous: &UserId, cx: &mut Context<'_>) -> Result<()> {
-        let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
-        let Some(signal) = joining::ask(&mut shopper, user, anonymous, cx.now()) else { return Ok(()) };
-        cx.put(&self.tables.shoppers, user, &shopper)?;
-        cx.emit(&self.signals, signal)
-    }
-
     /// Gives a visitor's session away, or takes it over.
     fn hear(&self, signal: &CustomerSignal, cx: &mut Context<'_>) -> Result<()> {
         let user = &signal.user_id;
         let mut shopper = cx.get(&self.tables.shoppers, user)?.unwrap_or_default();
         match signal.kind.as_str() {
-            joining::JOIN => {
-                if let Some(answer) = joining::give(&mut shopper, signal) {
+            JOIN if cx.get(&self.tables.joins, user)?.is_some_and(|joins| joins.is_of(signal)) => {
+                let items = shopper.session.move_out();
+                if !items.is_empty()
+                    && let Some(answer) = joining::answer(signal, MOVED_SESSION, &items)
+                {
                     cx.emit(&self.signals, answer)?;
                 }
             }
-            joining::SESSION => {
-                let Some(items) = joining::given(signal) else { return Ok(()) };
+            MOVED_SESSION => {
+                let Some(items) = joining::told(signal) else { return Ok(()) };
                 shopper.session.move_in(items, self.settings.session_gap());
                 shopper.session.bound(self.settings.session_items);
             }

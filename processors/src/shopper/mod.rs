@@ -1,11 +1,17 @@
-//! What all systems need of a shopper: the cart and the orders placed. Runs first on each record; the others read its
-//! tables.
+//! What all systems need of a shopper: the cart, the orders placed, and who a visitor turned out to be. Runs first on each
+//! record; the others read its tables.
 
+pub mod joining;
+
+use joining::{JOIN, JOINS, Joins};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tillflow_engine_api::{Context, Declare, Processor, Result};
-use tillflow_schemas::{Event, Item, Money, Order, OrderId, ProductId, Timestamp, UserEvent, UserEventKind, UserId};
+use tillflow_engine_api::{Context, Declare, Output, Processor, Result};
+use tillflow_schemas::{CustomerSignal, Event, Item, Money, Order, OrderId, ProductId, Timestamp, UserEvent, UserEventKind, UserId};
 use tillflow_state::Table;
+
+/// To the owner of a user: here is the cart they filled before they were known.
+pub const MOVED_CART: &str = "shopper.cart";
 
 /// Name of the table of carts, `UserId → Cart`.
 pub const CARTS: &str = "shopper.carts";
@@ -25,6 +31,23 @@ pub struct Cart {
     pub items: BTreeMap<ProductId, CartItem>,
     /// The last add or remove.
     pub changed_at: Timestamp,
+}
+
+impl Cart {
+    /// Puts in what was added elsewhere after the last order, which was for everything before it.
+    fn take_in(&mut self, other: Self, ordered: Option<Timestamp>) {
+        for (product, item) in other.items.into_iter().filter(|(_, item)| ordered.is_none_or(|at| item.added_at > at)) {
+            self.changed_at = self.changed_at.max(other.changed_at);
+            if self.items.len() >= CART_LIMIT && !self.items.contains_key(&product) {
+                continue;
+            }
+            let own = self.items.entry(product).or_insert(CartItem { quantity: 0, ..item.clone() });
+            own.quantity = own.quantity.saturating_add(item.quantity);
+            let newer = item.added_at >= own.added_at;
+            own.price = if newer { item.price.or(own.price) } else { own.price.or(item.price) };
+            own.added_at = own.added_at.max(item.added_at);
+        }
+    }
 }
 
 /// One product in a cart.
@@ -53,20 +76,30 @@ pub struct PlacedOrder {
     pub cancelled: bool,
 }
 
-/// Keeps carts and orders.
+/// Keeps carts and orders, and joins visitors to users.
 pub struct Shopper {
     carts: Table<UserId, Cart>,
     orders: Table<(UserId, OrderId), PlacedOrder>,
+    joins: Table<UserId, Joins>,
+    signals: Output<CustomerSignal>,
 }
 
 impl Processor for Shopper {
     fn declare(d: &mut Declare<'_>) -> Self {
         d.input::<UserEvent>();
-        Self { carts: d.store(CARTS), orders: d.store(ORDERS) }
+        d.input::<CustomerSignal>();
+        Self { carts: d.store(CARTS), orders: d.store(ORDERS), joins: d.store(JOINS), signals: d.output() }
     }
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
-        let Event::User(event) = event else { return Ok(()) };
+        let event = match event {
+            Event::User(event) => event,
+            Event::CustomerSignal(signal) => return self.hear(signal, cx),
+            _ => return Ok(()),
+        };
+        if let (Some(user), Some(anonymous)) = (&event.user_id, &event.anonymous_id) {
+            self.ask(user, anonymous, cx)?;
+        }
         let Some(user) = event.who() else { return Ok(()) };
         match &event.kind {
             UserEventKind::AddedToCart { product_id, quantity, price } => self.add(user, product_id, *quantity, *price, cx),
@@ -120,6 +153,47 @@ impl Shopper {
         cx.put(&self.orders, &(user.clone(), order.order_id.clone()), &placed)
     }
 
+    /// Asks for what a user had before they were known.
+    fn ask(&self, user: &UserId, anonymous: &UserId, cx: &mut Context<'_>) -> Result<()> {
+        let mut joins = cx.get(&self.joins, user)?.unwrap_or_default();
+        let Some(signal) = joins.ask(user, anonymous, cx.now()) else { return Ok(()) };
+        cx.put(&self.joins, user, &joins)?;
+        cx.emit(&self.signals, signal)
+    }
+
+    /// Gives a visitor's cart away, or takes it over.
+    fn hear(&self, signal: &CustomerSignal, cx: &mut Context<'_>) -> Result<()> {
+        let id = &signal.user_id;
+        match signal.kind.as_str() {
+            JOIN => {
+                let mut joins = cx.get(&self.joins, id)?.unwrap_or_default();
+                if !joins.join(signal) {
+                    return Ok(());
+                }
+                cx.put(&self.joins, id, &joins)?;
+                let Some(cart) = cx.get(&self.carts, id)? else { return Ok(()) };
+                cx.delete(&self.carts, id);
+                joining::answer(signal, MOVED_CART, &cart).map_or(Ok(()), |answer| cx.emit(&self.signals, answer))
+            }
+            MOVED_CART => {
+                let Some(moved) = joining::told(signal) else { return Ok(()) };
+                let mut cart = cx.get(&self.carts, id)?.unwrap_or_default();
+                cart.take_in(moved, self.last_order(id, cx)?);
+                if cart.items.is_empty() { Ok(()) } else { cx.put(&self.carts, id, &cart) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn last_order(&self, user: &UserId, cx: &Context<'_>) -> Result<Option<Timestamp>> {
+        let mut last = None;
+        cx.scan(&self.orders, user, |_, order| {
+            last = last.max(Some(order.at));
+            true
+        })?;
+        Ok(last)
+    }
+
     fn cancel(&self, user: &UserId, order_id: &OrderId, cx: &mut Context<'_>) -> Result<()> {
         let key = (user.clone(), order_id.clone());
         let Some(mut order) = cx.get(&self.orders, &key)? else { return Ok(()) };
@@ -153,5 +227,56 @@ mod tests {
         assert_eq!(event(1, "added_to_cart", json!({"product_id": "p2"})), Some(vec![("p1".into(), 2), ("p2".into(), 1)]));
         assert_eq!(event(2, "removed_from_cart", json!({"product_id": "p1", "quantity": 5})), Some(vec![("p2".into(), 1)]));
         assert_eq!(event(3, "order_completed", json!({"order_id": "o", "items": []})), None);
+    }
+
+    /// Pieces by product in somebody's cart, and the minute of its last change.
+    fn of(shop: &mut Driver, who: &str) -> (Vec<(String, u64)>, Option<i64>) {
+        // The visitor's owner answers, and the user's hears it.
+        for _ in 0..2 {
+            let signals = shop.emitted::<CustomerSignal>();
+            for signal in signals {
+                shop.send(Event::CustomerSignal(signal));
+            }
+        }
+        shop.commit();
+        let cart: Option<Cart> = Table::new(CARTS).get(shop.task().store(), &UserId::from(who)).unwrap();
+        let minute = cart.as_ref().map(|c| c.changed_at.since(Timestamp::parse("2026-03-01T10:00:00Z").unwrap()) / 60_000);
+        (cart.into_iter().flat_map(|c| c.items).map(|(p, i)| (p.into_string(), i.quantity)).collect(), minute)
+    }
+
+    fn send(shop: &mut Driver, minute: u32, event_type: &str, ids: (Option<&str>, Option<&str>), fields: serde_json::Value) {
+        let (user_id, anonymous_id) = ids;
+        let mut value = json!({
+            "event_type": event_type, "user_id": user_id, "anonymous_id": anonymous_id, "timestamp": format!("2026-03-01T10:{minute:02}:00Z"),
+        });
+        value.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        shop.send_json("user_event", value);
+    }
+
+    #[test]
+    fn at_the_log_in_the_cart_moves_once_and_to_one_user_only() {
+        let mut shop = Driver::of::<Shopper>();
+        let (visitor, ann, bob) = ((None, Some("v")), (Some("ann"), Some("v")), (Some("bob"), Some("v")));
+        send(&mut shop, 0, "added_to_cart", (Some("ann"), None), json!({"product_id": "tea", "quantity": 1}));
+        send(&mut shop, 1, "added_to_cart", visitor, json!({"product_id": "tea", "quantity": 2}));
+        send(&mut shop, 2, "added_to_cart", visitor, json!({"product_id": "cup", "quantity": 1}));
+        send(&mut shop, 3, "page_viewed", ann, json!({}));
+        assert_eq!(of(&mut shop, "ann"), (vec![("cup".into(), 1), ("tea".into(), 3)], Some(2)), "the last change is the visitor's");
+        assert_eq!(of(&mut shop, "v"), (vec![], None));
+        send(&mut shop, 4, "added_to_cart", visitor, json!({"product_id": "pot", "quantity": 1}));
+        send(&mut shop, 5, "page_viewed", ann, json!({}));
+        send(&mut shop, 6, "page_viewed", bob, json!({}));
+        assert_eq!(of(&mut shop, "bob"), (vec![], None), "an id joins one user only");
+        assert_eq!(of(&mut shop, "ann").0.len(), 2, "and once");
+        assert_eq!(of(&mut shop, "v").0.len(), 1);
+    }
+
+    #[test]
+    fn an_order_that_says_who_the_visitor_is_is_for_what_lay_in_their_cart() {
+        let mut shop = Driver::of::<Shopper>();
+        send(&mut shop, 1, "added_to_cart", (None, Some("v")), json!({"product_id": "tea"}));
+        send(&mut shop, 2, "order_completed", (Some("ann"), Some("v")), json!({"order_id": "o", "items": []}));
+        assert_eq!(of(&mut shop, "ann"), (vec![], None));
+        assert_eq!(of(&mut shop, "v"), (vec![], None));
     }
 }

@@ -38,7 +38,7 @@ impl Campaigns {
     /// # Errors
     /// When the store fails.
     pub fn on_event(&mut self, o: &Occasion<'_>, facts: &mut Facts, cart_before: Option<Timestamp>, cx: &mut Context<'_>) -> Result<()> {
-        self.cart(o.user, facts, cart_before, cx)?;
+        self.cart_changed(o.user, facts, cart_before, cx)?;
         match &o.event.kind {
             Kind::OrderCompleted(order) => self.review(o.user, &order.order_id, cx)?,
             Kind::OrderCancelled { order_id } => self.end_subject(o.user, REVIEW_REQUEST, order_id.as_str(), cx)?,
@@ -129,8 +129,11 @@ impl Campaigns {
         self.start(user, &campaign, "", &run(at, at.to_string(), Map::new()), cx)
     }
 
-    /// t0 has moved, or the cart is empty.
-    fn cart(&mut self, user: &UserId, facts: &Facts, before: Option<Timestamp>, cx: &mut Context<'_>) -> Result<()> {
+    /// t0 of the cart has moved, or it is empty.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn cart_changed(&mut self, user: &UserId, facts: &Facts, before: Option<Timestamp>, cx: &mut Context<'_>) -> Result<()> {
         if facts.cart_since == before {
             return Ok(());
         }
