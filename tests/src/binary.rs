@@ -109,6 +109,12 @@ impl Run {
         self.env(&name, value)
     }
 
+    /// As the instance `id` of the shop whose topics on a cluster begin with `prefix`.
+    #[must_use]
+    pub fn on_kafka(self, brokers: &str, prefix: &str, id: &str) -> Self {
+        self.set("brokers", brokers).set("topics.prefix", prefix).set("app_id", format!("{prefix}app")).set("instance.id", id)
+    }
+
     /// An environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {

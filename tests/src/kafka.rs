@@ -213,6 +213,18 @@ impl Kafka {
         }
     }
 
+    /// Deletes a topic, and waits until it is gone.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub fn delete_topic(&self, name: &str) {
+        let deleted = self.administer(async |admin, options| admin.delete_topics(&[name], options).await);
+        for result in deleted {
+            result.unwrap_or_else(|(topic, code)| panic!("{topic} is not deleted: {code}"));
+        }
+        until(&format!("{name} is gone"), Duration::from_secs(20), || !self.topics().contains_key(name));
+    }
+
     /// Runs one command of the admin client.
     ///
     /// # Panics

@@ -16,8 +16,7 @@ use tillflow_tests::{
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn instance(kafka: &Kafka, prefix: &str, id: &str) -> Run {
-    let run = Tillflow::run().set("brokers", kafka.bootstrap()).set("topics.prefix", prefix).set("app_id", format!("{prefix}app"));
-    run.set("instance.id", id).set("time.grace_s", 0).within(LIMIT)
+    Tillflow::run().on_kafka(&kafka.bootstrap(), prefix, id).set("time.grace_s", 0).within(LIMIT)
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! A cluster that goes out of reach, or can't do transactions, and a store that was away for longer than its changelog
-//! remembers deletions.
+//! A cluster that goes out of reach, or can't do transactions, and stores that no longer go with their changelogs.
 
 use std::{
     path::Path,
@@ -10,7 +9,7 @@ use tillflow_state::{Backend, Directory, Durability, Read, Shared, Table};
 use tillflow_tests::{
     Kafka, Run, Tillflow,
     cluster::PARTITIONS,
-    orders::{earned, orders, points_of},
+    orders::{earned, earned_at, orders, points_of},
     until,
 };
 
@@ -19,8 +18,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 const LONG_OUTAGE: Duration = Duration::from_secs(15);
 
 fn instance(brokers: &str, prefix: &str, id: &str) -> Run {
-    let run = Tillflow::run().set("brokers", brokers).set("topics.prefix", prefix).set("app_id", format!("{prefix}app"));
-    run.set("instance.id", id).set("time.grace_s", 0).within(LIMIT)
+    Tillflow::run().on_kafka(brokers, prefix, id).set("time.grace_s", 0).within(LIMIT)
 }
 
 #[test]
@@ -105,5 +103,34 @@ fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings
     assert_eq!(old.post("/v1/events", orders(60..80)).status(), 202);
     until("new ones count", LIMIT, || earned(kafka, &prefix).len() >= 80);
     assert_eq!(earned(kafka, &prefix), (0..80).collect::<Vec<_>>());
+    assert!(old.stop().success(), "{}", old.stderr());
+}
+
+#[test]
+fn a_store_whose_changelog_was_deleted_and_made_anew_is_built_anew_too() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut old = instance(&kafka.bootstrap(), &prefix, "one").spawn();
+    old.wait_until_ready();
+    assert_eq!(old.post("/v1/events", orders(0..16)).status(), 202);
+    until("all count", LIMIT, || earned(kafka, &prefix).len() == 16);
+    assert!(old.stop().success(), "{}", old.stderr());
+    // A start on the same topics finds nothing amiss.
+    old.start_again();
+    old.wait_until_ready();
+    assert!(!old.stderr().contains("anew"), "{}", old.stderr());
+    assert!(old.stop().success(), "{}", old.stderr());
+
+    kafka.delete_topic(&format!("{prefix}tillflow.customers.changelog"));
+    // Another machine fills the new one from the inputs, beyond where the old store stands.
+    let mut other = instance(&kafka.bootstrap(), &prefix, "one").spawn();
+    other.wait_until_ready();
+    assert_eq!(other.post("/v1/events", orders(16..400)).status(), 202);
+    until("all count", LIMIT, || earned_at(&other).len() == 400);
+    assert!(other.stop().success(), "{}", other.stderr());
+    old.start_again();
+    old.wait_until_ready();
+    assert!(old.stderr().contains("its changelog was deleted and made anew"), "{}", old.stderr());
+    assert_eq!(earned_at(&old), (0..400).collect::<Vec<_>>());
     assert!(old.stop().success(), "{}", old.stderr());
 }

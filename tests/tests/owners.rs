@@ -175,8 +175,8 @@ fn instances_that_run_one_group_each_are_one_shop() {
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();
     let run = |group: &str| {
-        let run = Tillflow::run().arg("--groups").arg(group).set("brokers", kafka.bootstrap()).set("topics.prefix", &prefix);
-        run.set("app_id", format!("{prefix}app")).set("instance.id", group).set("time.grace_s", 3).within(LIMIT).spawn()
+        let run = Tillflow::run().arg("--groups").arg(group).on_kafka(&kafka.bootstrap(), &prefix, group);
+        run.set("time.grace_s", 3).within(LIMIT).spawn()
     };
     let mut customers = run("customers");
     customers.wait_until_ready();

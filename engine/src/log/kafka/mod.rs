@@ -13,6 +13,7 @@ mod purge;
 mod reader;
 mod settle;
 mod stores;
+mod topic_id;
 mod topics;
 mod transaction;
 mod watch;

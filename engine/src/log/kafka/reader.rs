@@ -3,6 +3,7 @@
 use super::{
     client::{ANSWER, Kafka, ask, classify},
     context::Quiet,
+    topic_id::topic_id,
 };
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
 use rdkafka::{
@@ -47,6 +48,15 @@ impl KafkaReader {
     fn watermarks(&self, at: TopicPartition) -> Result<(i64, i64), LogError> {
         let name = self.kafka.name(at.topic);
         ask(&format!("the ends of {name}"), || self.ends.fetch_watermarks(&name, at.partition as i32, ANSWER))
+    }
+
+    /// The id that the cluster gave a topic; `None` where it gives none.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or refuses.
+    pub fn topic_id(&self, topic: usize) -> Result<Option<String>, LogError> {
+        let name = self.kafka.name(topic);
+        ask(&format!("the id of {name}"), || topic_id(self.ends.client(), &name, ANSWER))
     }
 
     fn note_positions(&mut self) {

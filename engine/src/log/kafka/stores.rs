@@ -27,6 +27,9 @@ const TOMBSTONES_STAY: Duration = Duration::from_secs(23 * 3_600);
 /// Key of the row that says when a store was last written to, or earlier; milliseconds.
 const WRITTEN: &[u8] = &[0, 0, 0, 1, b'a', b't'];
 
+/// Key of the row that says which changelog a store was made from: the id that the cluster gave the topic.
+const MADE_FROM: &[u8] = &[0, 0, 0, 1, b'o', b'f'];
+
 /// The data directory of a process.
 #[derive(Clone)]
 pub struct Stores {
@@ -92,15 +95,17 @@ impl OpenStores {
         }
     }
 
-    /// Opens a task's store. `end` is the end of its changelog: a store that claims to be beyond it belongs to another
-    /// log, and is put aside for a new one.
-    pub fn open(&mut self, partition: u32, changelog: TopicPartition, end: i64) -> Result<Opened, LogError> {
+    /// Opens a task's store. `end` is the end of its changelog and `id` what the cluster calls the topic: a store that
+    /// claims to be beyond the end, or is of a topic of another id, belongs to another log, and is put aside for a new one.
+    pub fn open(&mut self, partition: u32, changelog: TopicPartition, end: i64, id: Option<&str>) -> Result<Opened, LogError> {
         self.open.remove(&partition);
         let path = self.stores.directory(self.group, partition);
         let mut directory = self.directory(&path)?;
         let mut offset = position(&directory)?;
         let anew = if offset > end {
             Some("it is ahead of its changelog, which must be a new one")
+        } else if made_from(&directory)?.zip(id).is_some_and(|(old, id)| old != id) {
+            Some("its changelog was deleted and made anew")
         } else if written(&directory)?.is_some_and(|at| Stores::missed_tombstones(at, Timestamp::wall(), offset, end)) {
             Some("it was away for longer than the changelog keeps tombstones")
         } else {
@@ -114,7 +119,12 @@ impl OpenStores {
             offset = 0;
         }
         self.positions.insert(partition, offset);
-        let backend = directory.backend("default", &[], Durability::Volatile);
+        let mut backend = directory.backend("default", &[], Durability::Volatile);
+        if let Some(id) = id
+            && made_from(&directory)?.is_none()
+        {
+            backend.apply(&mut std::iter::once((MADE_FROM, Some(id.as_bytes()))))?;
+        }
         self.open.insert(partition, directory);
         Ok(Opened {
             store: Store::new(Box::new(backend.clone())),
@@ -195,6 +205,11 @@ impl Drop for OpenStores {
 fn written(directory: &Directory) -> Result<Option<Timestamp>, StateError> {
     let row = directory.backend("default", &[], Durability::Volatile).get(WRITTEN)?;
     Ok(row.as_deref().and_then(|v| v.try_into().ok()).map(|v| Timestamp::from_millis(i64::from_be_bytes(v))))
+}
+
+fn made_from(directory: &Directory) -> Result<Option<String>, StateError> {
+    let row = directory.backend("default", &[], Durability::Volatile).get(MADE_FROM)?;
+    Ok(row.map(|id| String::from_utf8_lossy(&id).into_owned()))
 }
 
 fn position(directory: &Directory) -> Result<i64, StateError> {

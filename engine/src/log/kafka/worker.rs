@@ -29,6 +29,8 @@ pub struct KafkaLog {
     kafka: Kafka,
     group: &'static str,
     changelog: usize,
+    /// By which a changelog that was made anew is told from the one before.
+    changelog_id: Option<String>,
     member: Member,
     writer: Writer,
     stores: OpenStores,
@@ -61,14 +63,17 @@ impl KafkaLog {
         // Takes over the id first: what a former life left open is decided while nothing is assigned.
         let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
         let member = Member::join(kafka, group, worker, inputs, leave)?;
+        let reader = KafkaReader::new(kafka, true)?;
+        let changelog_id = reader.topic_id(changelog)?;
         Ok(Self {
             kafka: kafka.clone(),
             group,
             changelog,
+            changelog_id,
             member,
             writer,
             stores: OpenStores::new(stores, group),
-            reader: KafkaReader::new(kafka, true)?,
+            reader,
             started: BTreeSet::new(),
             ends: BTreeMap::new(),
             learned: Instant::now(),
@@ -212,7 +217,7 @@ impl Log for KafkaLog {
     fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
         let changelog = TopicPartition { topic: self.changelog, partition };
         let end = self.reader.end(changelog)?;
-        self.stores.open(partition, changelog, end)
+        self.stores.open(partition, changelog, end, self.changelog_id.as_deref())
     }
 
     fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
