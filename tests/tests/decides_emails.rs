@@ -123,7 +123,6 @@ fn what_a_visitor_put_into_the_cart_is_the_user_s_once_they_log_in() {
         story.tell("user_events", value);
     };
     visitor(&mut shop, "v1", "added_to_cart", "03-01T10:00", json!({"product_id": "tea", "quantity": 2}));
-    event(&mut shop, "ann", "added_to_cart", "03-01T10:01", json!({"product_id": "cup"}));
     visitor(&mut shop, "v1", "added_to_cart", "03-01T10:02", json!({"product_id": "cup"}));
     event(&mut shop, "ann", "page_viewed", "03-01T10:03", json!({"anonymous_id": "v1"}));
     // Bob says who he is with the order itself: it is for what the visitor had in the cart.
@@ -134,7 +133,7 @@ fn what_a_visitor_put_into_the_cart_is_the_user_s_once_they_log_in() {
     assert_eq!(mails(&decided, "ann"), [format!("abandoned_cart {}", at("03-01T11:02"))]);
     let items = &decided.of("email_triggers", "ann")[0]["data"]["items"];
     let items: Vec<_> = items.as_array().unwrap().iter().map(|i| (i["product_id"].as_str().unwrap(), i["quantity"].as_u64())).collect();
-    assert_eq!(items, [("cup", Some(2)), ("tea", Some(2))]);
+    assert_eq!(items, [("cup", Some(1)), ("tea", Some(2))]);
     assert!(!mails(&decided, "bob").iter().any(|m| m.starts_with("abandoned")), "{:?}", mails(&decided, "bob"));
     assert!(mails(&decided, "v1").is_empty());
 }

@@ -188,6 +188,11 @@ impl Task {
         Ok((failed, true))
     }
 
+    /// Whether a timer may be due that was set for a time before the watermark.
+    pub fn may_be_overdue(&self) -> bool {
+        self.upcoming.is_due(self.watermark.millis())
+    }
+
     /// Fires one timer in a savepoint; a failed one is dropped, or it would fail for ever.
     fn fire(&mut self, row: timers::TimerRow, globals: &Globals) -> Result<Option<FailedTimer>, StateError> {
         timers::cancel(&mut self.store, &row)?;

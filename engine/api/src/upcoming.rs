@@ -33,6 +33,11 @@ impl Upcoming {
         }
     }
 
+    /// Whether a timer could be due by `at`; false is certain.
+    pub fn is_due(&self, at: i64) -> bool {
+        self.from <= at
+    }
+
     /// Whether a timer of `key` could be due by `at`; false is certain.
     pub fn may_be_due(&self, key: &str, at: i64) -> bool {
         let all_known = self.rows.back().is_some_and(|last| last.fire_at > at);

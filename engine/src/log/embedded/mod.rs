@@ -198,7 +198,10 @@ impl Embedded {
         self.inner
             .directory
             .write(log.chain(state), self.inner.durability)
-            .inspect_err(|_| self.inner.failed.store(true, Ordering::Release))?;
+            .inspect_err(|e| {
+                tracing::error!("nothing can be written until the storage is opened again: {e}");
+                self.inner.failed.store(true, Ordering::Release);
+            })?;
         *self.inner.ends.write() = ends;
         *self.inner.written.lock() += 1;
         self.inner.wake.notify_all();

@@ -283,6 +283,10 @@ impl Partition {
                 if happened {
                     self.move_clock(record.at.topic, time, globals)?;
                 }
+                // What another task had to say came late, and so did the timers that it led to.
+                if !self.advancing && self.task.may_be_overdue() {
+                    self.advance(self.task.watermark(), globals)?;
+                }
                 Ok(())
             }
         }
