@@ -7,6 +7,7 @@ use crate::{
     cache::Cache,
     overlay::{Overlay, Value},
     read_time::ReadTime,
+    seen,
 };
 use std::{iter::Peekable, sync::Arc, time::Duration};
 
@@ -81,7 +82,9 @@ impl Store {
     /// Takes the uncommitted rows as committed: the log has already put them into the backend.
     pub fn settle(&mut self) {
         for (key, value) in self.overlay.drain() {
-            self.cache.keep(key, value);
+            if !seen::is_row(&key) {
+                self.cache.keep(key, value);
+            }
         }
         self.discard();
     }
@@ -133,7 +136,9 @@ impl Read for Store {
             return Ok(row);
         }
         let row = self.read_time.sampled(|| self.backend.get(key))?;
-        self.cache.keep(key.into(), row.clone());
+        if !seen::is_row(key) {
+            self.cache.keep(key.into(), row.clone());
+        }
         Ok(row)
     }
 

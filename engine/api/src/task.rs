@@ -11,8 +11,8 @@ use tillflow_state::{StateError, Store, prefix_of, rows_under, seen, timers};
 
 /// How deep processors may follow each other's outputs.
 const DEEPEST_FOLLOWING: usize = 8;
-/// Expired identities deleted between two records, at most.
-const SWEEP: usize = 256;
+/// Identities looked at between two records, at most, while old ones are forgotten.
+const FORGET: usize = 256;
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Task {
     watermark: Timestamp,
     upcoming: Upcoming,
     traces: Traces,
-    next_sweep: i64,
+    forgetting: seen::Walk,
 }
 
 impl Task {
@@ -93,7 +93,7 @@ impl Task {
             watermark: Timestamp::MIN,
             upcoming: Upcoming::default(),
             traces: Traces::default(),
-            next_sweep: i64::MIN,
+            forgetting: seen::Walk::default(),
         }
     }
 
@@ -115,15 +115,15 @@ impl Task {
         }
 
         self.savepoint();
-        let identities = event.identities();
-        for Identity { scope, id, within } in &identities {
-            if seen::contains(&self.store, key, scope, id, at.millis(), within.map(|w| w.as_millis() as i64))? {
+        let mut identities = Vec::new();
+        for Identity { scope, id, within } in event.identities() {
+            let row = seen::row(key, scope, &id, within.is_some());
+            if seen::contains(&self.store, &row, at.millis(), within.map(|w| w.as_millis() as i64))? {
                 return Ok((Done::Duplicate, failed));
             }
+            identities.push(row);
         }
-        for Identity { scope, id, within } in &identities {
-            seen::record(&mut self.store, key, scope, id, at.millis(), within.map(|w| w.as_millis() as i64));
-        }
+        identities.into_iter().for_each(|row| seen::record(&mut self.store, row, at.millis()));
         let parts = self.routes.get(event.schema()).cloned().unwrap_or_default();
         self.traces.begin_record();
         self.run(at, &parts, globals, |p, cx| p.process(event, cx))?;
@@ -179,12 +179,7 @@ impl Task {
                 return Ok((failed, false));
             }
         }
-        if self.next_sweep <= until {
-            let horizon = EVENT_ID_HORIZON.as_millis() as i64;
-            if seen::sweep(&mut self.store, until, horizon, SWEEP)? < SWEEP {
-                self.next_sweep = seen::next_sweep(&self.store)?.unwrap_or_else(|| until.saturating_add(1)).max(until.saturating_add(1));
-            }
-        }
+        self.forgetting.go_on(&mut self.store, until, EVENT_ID_HORIZON.as_millis() as i64, FORGET)?;
         Ok((failed, true))
     }
 
@@ -330,7 +325,7 @@ impl Task {
         self.watermark = watermark;
         self.upcoming = Upcoming::default();
         self.traces = Traces::default();
-        self.next_sweep = i64::MIN;
+        self.forgetting = seen::Walk::default();
     }
 }
 
