@@ -171,7 +171,7 @@ impl<L: Log> Worker<L> {
         let delivers = !polled.records.is_empty();
         for record in polled.records {
             if let Some(partition) = self.running.get_mut(&record.at.partition) {
-                partition.deliver(record);
+                partition.deliver(record, polled_for);
             }
         }
         if delivers {

@@ -131,15 +131,15 @@ impl Partition {
         self.shared.catalog.topics().get(at.topic).map_or("", |t| t.name.as_str())
     }
 
-    /// Takes a delivered record.
-    pub fn deliver(&mut self, record: Record) {
+    /// Takes a record that was delivered `now`.
+    pub fn deliver(&mut self, record: Record, now: Instant) {
         let Some(input) = self.inputs.iter_mut().find(|i| i.at == record.at) else { return };
         // Delivered again after a seek, or fetched before it.
         if record.offset < input.fetched {
             return;
         }
         input.fetched = record.offset + 1;
-        input.queue.push_back(decode(record, self.shared.config.wall.instant(), &self.shared));
+        input.queue.push_back(decode(record, now, &self.shared));
     }
 
     /// Holds delivery back where much waits, and lets it go on where little does.
