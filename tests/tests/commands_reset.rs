@@ -53,6 +53,21 @@ fn an_embedded_shop_is_made_anew_by_the_rules_that_count_now() {
     assert_eq!(ledger(&shop, "ann"), before, "entries are the same, their ids too");
     assert!(shop.stop().success());
 
+    // From a moment on: what was written before it is passed over, once and for all.
+    let since = Timestamp::wall();
+    until("that moment has passed", LONG, || Timestamp::wall() > since);
+    let mut shop = started(Tillflow::run().in_directory_of(&files));
+    assert!(shop.post("/v1/events", json!([order("cid")])).status().is_success());
+    until("the points are there", LONG, || balance(&shop, "cid") == Some(77));
+    assert!(shop.stop().success());
+    let wrong = reset(&["--yes", "--since", "yesterday"]);
+    assert!(wrong.code() == 2 && wrong.stderr.contains("--since"), "{}", wrong.stderr);
+    assert_eq!(reset(&["--yes", "--json", "--since", &since.to_string()]).ok().json()["passed_over"], 2);
+    let mut shop = started(Tillflow::run().in_directory_of(&files));
+    until("the points are there again", LONG, || balance(&shop, "cid") == Some(77));
+    assert_eq!(["ann", "bob"].map(|user| balance(&shop, user)), [Some(0); 2]);
+    assert!(shop.stop().success());
+
     // Other rules: twice the points, from the first order on.
     let _ = reset(&["--yes"]).ok();
     let rules = "loyalty:\n  earning:\n    rules:\n      - {multiplier: 2}\n";
@@ -90,5 +105,20 @@ fn a_shop_on_kafka_is_made_anew_though_its_stores_are_on_the_disk() {
     until("the points are there again", LONG, || ["ann", "bob"].iter().all(|u| balance(&shop, u) == Some(77)));
     assert_eq!(ledger(&shop, "ann"), before);
     assert_eq!(updates(), 2, "an entry an order");
+    assert!(shop.stop().success());
+
+    // Nothing was written since: the stores learn from their changelogs where to go on.
+    let passed_over = || cluster(Tillflow::command(["reset", "--yes", "--json", "--since", &Timestamp::wall().to_string()])).finish();
+    let mut done = None;
+    until("the instance's session has ended", LONG, || {
+        done = Some(passed_over()).filter(|done| done.exit.success());
+        done.is_some()
+    });
+    assert_eq!(done.unwrap().json()["passed_over"], 2);
+    shop.start_again();
+    shop.wait_until_ready();
+    assert!(shop.post("/v1/events", json!([order("cid")])).status().is_success());
+    until("new ones count", LONG, || balance(&shop, "cid") == Some(77));
+    assert_eq!(["ann", "bob"].map(|user| balance(&shop, user)), [Some(0); 2]);
     assert!(shop.stop().success());
 }

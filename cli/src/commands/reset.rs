@@ -13,10 +13,16 @@ use rdkafka::{
     client::DefaultClientContext,
 };
 use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
-use tillflow_engine::log::{
-    NewRecord, Reader, TopicPartition,
-    kafka::{Kafka, KafkaReader},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use tillflow_engine::{
+    log::{
+        NewRecord, Reader, TopicPartition,
+        kafka::{Kafka, KafkaReader},
+    },
+    worker::{META, Meta},
 };
 use tillflow_engine_api::Group;
 use tillflow_schemas::{Catalog, Cleanup, Role, Timestamp};
@@ -33,7 +39,7 @@ const ANSWER: Duration = Duration::from_secs(30);
     long_about = "Forget all state and all decisions, and have them made anew from the input topics: after a processor was added that is to \
     catch up on history, or a fault in one was mended.\n\nStop the instances first. What the shop wrote stays; state, outputs and what the \
     task groups told each other go. The next `tillflow run` reads the inputs from the first record that is kept: what their retention has \
-    deleted counts no longer, points among it. Mails and pushes of decisions older than six hours do not go out again. To go back to an \
+    deleted counts no longer, points among it; --since passes over more. Mails and pushes of decisions older than six hours do not go out again. To go back to an \
     earlier moment instead, bring a backup back (tillflow restore).\n\nIf it breaks off, give it again before an instance starts.",
     after_help = "Example:\n  tillflow backup before-reset && tillflow reset --yes"
 )]
@@ -41,6 +47,10 @@ pub struct ResetArgs {
     /// Really: without a backup it can't be undone
     #[arg(long)]
     pub yes: bool,
+    /// Read what customers did and what was in stock from then on only (RFC 3339, the time at which the log took it): what was written
+    /// earlier counts no longer. Definitions, products and customers are read whole
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
     /// Print what was forgotten as JSON
     #[arg(long)]
     pub json: bool,
@@ -56,6 +66,7 @@ pub fn run(args: &ResetArgs, config: &Config, out: Out<'_>) -> Result<()> {
     if !args.yes {
         return Err(Usage("a reset forgets all state; make a backup first, then give --yes".into()).into());
     }
+    let since = args.since.as_deref().map(|t| Timestamp::parse(t).map_err(|e| Usage(format!("--since: {e}")))).transpose()?;
     let groups = tillflow_processors::groups(&config.settings());
     let place = match config.log_kind() {
         LogKind::Embedded => Place::Embedded(place::embedded(config)?),
@@ -84,12 +95,62 @@ pub fn run(args: &ResetArgs, config: &Config, out: Out<'_>) -> Result<()> {
         }
         _ => on_kafka(&place, &derived, &groups)?,
     };
+    let passed_over = since.map_or(Ok(0), |since| begin_at(since, &place, &groups))?;
     if args.json {
-        writeln!(out, "{}", json!({"records": records, "rows": rows}))?;
+        writeln!(out, "{}", json!({"records": records, "rows": rows, "passed_over": passed_over}))?;
     } else {
         writeln!(out, "Forgot {rows} rows of state and {records} records; the next `tillflow run` makes them anew.")?;
+        if let Some(since) = since {
+            writeln!(out, "It passes over {passed_over} records that were written before {since}.")?;
+        }
     }
     Ok(())
+}
+
+/// Has all tasks begin with the input records that were written from `since` on; how many are passed over.
+fn begin_at(since: Timestamp, place: &Place, groups: &[Group]) -> Result<u64> {
+    let catalog = place.catalog();
+    let inputs: Vec<_> = catalog.topics().iter().enumerate().filter(|(_, t)| t.role == Role::Input).collect();
+    let mut passed_over = 0;
+    let mut starts: BTreeMap<u32, BTreeMap<String, i64>> = BTreeMap::new();
+    for (topic, t) in inputs {
+        for partition in 0..t.partitions {
+            let mut next = None;
+            place.read([TopicPartition { topic, partition }], &mut |record| {
+                if record.logged_at < since {
+                    next = Some(record.offset + 1);
+                    passed_over += 1;
+                }
+            })?;
+            if let Some(next) = next {
+                starts.entry(partition).or_default().insert(t.name.clone(), next);
+            }
+        }
+    }
+    for group in groups {
+        for (&partition, offsets) in &starts {
+            let row = Meta { offsets: offsets.clone(), ..Meta::default() }.to_row()?;
+            match place {
+                Place::Embedded(log) => {
+                    let key = log.state(group.name, partition).row(META);
+                    log.write(&[], [(key, Some(row.as_slice()))])?;
+                }
+                _ => {
+                    let changelog = catalog.of_group(Role::Changelog, group.name).and_then(|t| catalog.index(&t.name));
+                    let topic = changelog.with_context(|| format!("topics.yaml has no changelog of {}", group.name))?;
+                    let to = TopicPartition { topic, partition };
+                    place.append(vec![NewRecord {
+                        to,
+                        at: Timestamp::wall(),
+                        key: Some(META.to_vec()),
+                        value: Some(row),
+                        headers: Vec::new(),
+                    }])?;
+                }
+            }
+        }
+    }
+    Ok(passed_over)
 }
 
 /// The partitions that hold what follows from the shop's own topics. Clock marks are somebody's word, and stay.

@@ -15,8 +15,6 @@ pub type Row = (Vec<u8>, Vec<u8>);
 // The engine's own tables; every other table's rows begin with the user.
 const META: [u8; 4] = [0, 0, 0, 1];
 const TIMERS_BY_TIME: [u8; 4] = [0, 0, 0, 2];
-const SEEN: [u8; 4] = [0, 0, 0, 4];
-const SEEN_BY_HOUR: [u8; 4] = [0, 0, 0, 5];
 /// Bytes of a moment in a key.
 const MOMENT: usize = 8;
 
@@ -38,7 +36,6 @@ pub fn is_of(user: &str, row: &[u8]) -> bool {
     match *table {
         META => false,
         TIMERS_BY_TIME => rest.get(MOMENT..).is_some_and(|identity| identity.starts_with(&text)),
-        SEEN_BY_HOUR => rest.get(MOMENT..).and_then(|seen| seen.strip_prefix(&SEEN)).is_some_and(|seen| seen.starts_with(&text)),
         _ => rest.starts_with(&text),
     }
 }
@@ -136,15 +133,9 @@ mod tests {
             (true, row(TIMERS_BY_TIME, &|out| (5_i64, "u1".to_owned()).write(out))),
             (false, row(TIMERS_BY_TIME, &|out| (5_i64, "u2".to_owned()).write(out))),
             (true, row([0, 0, 0, 3], &|out| text("u1", out))),
-            (true, row(SEEN, &|out| text("u1", out))),
-            (
-                true,
-                row(SEEN_BY_HOUR, &|out| {
-                    5_i64.write(out);
-                    out.extend(SEEN);
-                    text("u1", out);
-                }),
-            ),
+            (true, tillflow_state::seen::row("u1", "event", "e", true)),
+            (true, tillflow_state::seen::row("u1", "order", "o", false)),
+            (false, tillflow_state::seen::row("u2", "event", "u1", true)),
             (false, row(META, &|out| text("u1", out))),
             (false, vec![1]),
         ] {

@@ -195,13 +195,10 @@ impl Embedded {
         let state: Vec<_> = state.into_iter().collect();
         let log = rows.iter().map(|(k, v)| (LOG, k.as_slice(), Some(v.as_slice())));
         let state = state.iter().map(|(k, v)| (STATE, k.as_slice(), *v));
-        self.inner
-            .directory
-            .write(log.chain(state), self.inner.durability)
-            .inspect_err(|e| {
-                tracing::error!("nothing can be written until the storage is opened again: {e}");
-                self.inner.failed.store(true, Ordering::Release);
-            })?;
+        self.inner.directory.write(log.chain(state), self.inner.durability).inspect_err(|e| {
+            tracing::error!("nothing can be written until the storage is opened again: {e}");
+            self.inner.failed.store(true, Ordering::Release);
+        })?;
         *self.inner.ends.write() = ends;
         *self.inner.written.lock() += 1;
         self.inner.wake.notify_all();
