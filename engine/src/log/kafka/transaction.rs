@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A worker's transactional producer.
 pub struct Writer {
     kafka: Kafka,
+    /// What the topics are called on the cluster.
+    names: Vec<String>,
     id: String,
     producer: BaseProducer<WriterContext>,
     last_commit: Option<Instant>,
@@ -38,7 +40,8 @@ impl Writer {
     /// Makes the producer and takes over its transactional id: an open transaction of a former life is decided.
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
         let producer = initialised(kafka, &id)?;
-        Ok(Self { kafka: kafka.clone(), id, producer, last_commit: None, broken: false, fences: Fences::default() })
+        let names = (0..kafka.catalog.topics().len()).map(|topic| kafka.name(topic)).collect();
+        Ok(Self { kafka: kafka.clone(), names, id, producer, last_commit: None, broken: false, fences: Fences::default() })
     }
 
     /// Its transactional id.
@@ -57,6 +60,10 @@ impl Writer {
             self.broken = false;
         }
         Ok(())
+    }
+
+    fn name(&self, topic: usize) -> &str {
+        self.names.get(topic).map_or("", String::as_str)
     }
 
     /// Writes one transaction.
@@ -90,13 +97,13 @@ impl Writer {
         }
         for task in &transaction.tasks {
             let at = TopicPartition { topic: changelog, partition: task.partition };
-            let topic = self.kafka.name(changelog);
+            let topic = self.name(changelog);
             let last = task.rows.len().saturating_sub(1);
             for (n, (key, value)) in task.rows.iter().enumerate() {
                 // They are written in order: where the last one is, the others are before it.
                 let watched = if n == last { pack(at) } else { 0 };
                 self.send_raw(|| {
-                    let record = BaseRecord::with_opaque_to(&topic, watched).partition(at.partition as i32).key(*key);
+                    let record = BaseRecord::with_opaque_to(topic, watched).partition(at.partition as i32).key(*key);
                     match value {
                         Some(value) => record.payload(*value),
                         None => record,
@@ -108,9 +115,9 @@ impl Writer {
         // librdkafka sends nothing for an empty list, and then nothing would fence a replaced worker.
         let mut offsets = TopicPartitionList::new();
         for (at, offset) in transaction.tasks.iter().flat_map(|t| &t.offsets) {
-            let name = self.kafka.name(at.topic);
-            offsets.add_partition_offset(&name, at.partition as i32, Offset::Offset(*offset))?;
-            if let Some(mut element) = offsets.find_partition(&name, at.partition as i32) {
+            let name = self.name(at.topic);
+            offsets.add_partition_offset(name, at.partition as i32, Offset::Offset(*offset))?;
+            if let Some(mut element) = offsets.find_partition(name, at.partition as i32) {
                 element.set_metadata(&self.id);
             }
         }
@@ -145,9 +152,9 @@ impl Writer {
     }
 
     fn send(&self, record: &NewRecord) -> KafkaResult<()> {
-        let topic = self.kafka.name(record.to.topic);
+        let topic = self.name(record.to.topic);
         self.send_raw(|| {
-            let mut message = BaseRecord::with_opaque_to(&topic, 0).partition(record.to.partition as i32);
+            let mut message = BaseRecord::with_opaque_to(topic, 0).partition(record.to.partition as i32);
             if let Some(key) = &record.key {
                 message = message.key(key.as_slice());
             }

@@ -1,6 +1,7 @@
 //! One task with its inputs: takes their records in the order of event time and keeps its clock.
 
 mod clock;
+mod counters;
 mod erasure;
 mod outgoing;
 mod place;
@@ -15,6 +16,7 @@ use crate::{
     metrics::Metrics,
     watch::HotKeys,
 };
+use counters::Counters;
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tillflow_engine_api::{CheckFn, Done, Failure, Globals, Task};
 use tillflow_schemas::{Catalog, Codec, Event, Record as _, Role, TRACEPARENT, Timestamp, Trace, UserEventKind, shorten};
@@ -74,6 +76,8 @@ pub struct Partition {
     claimed: bool,
     /// Whether positions moved since the last commit.
     moved: bool,
+    /// Counts of this task's group and of the topics it emits to: looking them up costs as much as a small record.
+    counters: Counters,
     /// Records processed, and the keys that many of them are of.
     processed: u64,
     keys: HotKeys,
@@ -104,6 +108,7 @@ impl Partition {
             queue: Default::default(),
             paused: false,
         });
+        let task_group = task.group().name;
         let mut partition = Self {
             task,
             inputs: inputs.collect(),
@@ -115,6 +120,7 @@ impl Partition {
             raw: Vec::new(),
             claimed: shared.config.claimant.is_none(),
             moved: false,
+            counters: Counters::new(task_group, &shared.metrics),
             processed: 0,
             keys: HotKeys::default(),
             waiting: None,
@@ -310,7 +316,7 @@ impl Partition {
         }
         match self.task.process(event, globals) {
             Ok((done, failed)) => {
-                metrics.process_total.with_label_values(&[group]).inc();
+                self.counters.processed.inc();
                 if done == Done::Duplicate {
                     metrics.duplicates_total.with_label_values(&[group]).inc();
                 }

@@ -72,7 +72,7 @@ impl Partition {
         for emission in emissions {
             let Some(&topic) = self.shared.topics.get(emission.schema) else { continue };
             let Some(target) = self.shared.catalog.topics().get(topic) else { continue };
-            self.shared.metrics.emitted_total.with_label_values(&[&target.name]).inc();
+            self.counters.emitted(topic, target, &self.shared.metrics);
             let to = TopicPartition { topic, partition: partition(emission.key.as_bytes(), target.partitions) };
             let value = emission.value.map(|json| match self.shared.codec.encode(target, &json) {
                 Ok(Cow::Owned(bytes)) => bytes,
