@@ -90,7 +90,8 @@ pub fn run(args: &ReplayArgs, settings: &Map<String, Value>, partitions: u32, ou
     let log = Embedded::open(directory.path(), &catalog, Durability::Volatile, &Shared::new(256 << 20, 128 << 20))?;
     let end = until.into_iter().chain(lines.iter().map(|l| l.at)).max().unwrap_or(Timestamp::MIN);
     fill(&log, lines, end)?;
-    let config = EngineConfig { idle_clock: false, check_future: false, wait_for_input: None, ..EngineConfig::default() };
+    let workers = std::thread::available_parallelism().map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1));
+    let config = EngineConfig { idle_clock: false, check_future: false, wait_for_input: None, workers, ..EngineConfig::default() };
     let engine = Engine::embedded(&log, &tillflow_processors::groups(&settings), &Arc::new(Codec::json()), &config)?;
     wait_until_drained(&engine)?;
     engine.stop().map_err(|e| anyhow!(e))?;
