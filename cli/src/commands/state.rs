@@ -87,7 +87,7 @@ struct Named {
 
 /// The engine's own tables, which every task has.
 const RESERVED: [(&str, u32); 5] =
-    [("engine", 1), ("engine.timers_by_time", 2), ("engine.timers_by_key", 3), ("engine.seen", 4), ("engine.seen_by_hour", 5)];
+    [("engine", 1), ("engine.timers_by_time", 2), ("engine.timers_by_key", 3), ("engine.seen", 4), ("engine.seen_lately", 5)];
 
 /// Looks into the stores.
 ///
