@@ -433,6 +433,14 @@ impl Port for Running {
         result.map_err(|e| PortError::Failed(e.to_string()))
     }
 
+    fn pause(&self, group: &str, partition: u32, paused: bool) -> Result<(), PortError> {
+        if !self.tasks.pause(group, partition, paused) {
+            return Err(self.elsewhere(group, partition));
+        }
+        tracing::info!(group, partition, paused, "told by a person");
+        Ok(())
+    }
+
     fn read_log(&self, at: TopicPartition, from: i64, limit: usize) -> Result<LogSlice, PortError> {
         let log = self.log.as_ref().ok_or_else(|| PortError::Refused("the log is not in this process; read it from the cluster".into()))?;
         let failed = |e: LogError| PortError::Failed(e.to_string());
@@ -462,20 +470,25 @@ impl Port for Running {
     }
 
     fn readiness(&self) -> Readiness {
+        let state = |group: &str, partition: u32, is_open: bool| match is_open {
+            true if self.tasks.paused(group).contains(&partition) => "paused",
+            true => "running",
+            false => "restoring",
+        };
         let tasks: Vec<_> = self
             .tasks
             .all()
             .into_iter()
             .map(|((group, partition), view)| TaskStatus {
+                state: state(&group, partition, view.state.is_some()).into(),
                 group,
                 partition,
-                state: if view.state.is_some() { "running" } else { "restoring" }.into(),
                 lag: view.lag,
                 clock: (view.clock > Timestamp::MIN).then_some(view.clock),
                 restored: view.restored,
             })
             .collect();
-        let waiting = tasks.iter().filter(|t| t.state != "running").count();
+        let waiting = tasks.iter().filter(|t| t.state == "restoring").count();
         let reason = if let Some(reason) = self.failure.lock().clone() {
             reason
         } else if self.stop.load(Ordering::Acquire) {

@@ -75,7 +75,7 @@ pub struct TaskStatus {
     pub group: String,
     /// Its partition.
     pub partition: u32,
-    /// `restoring`, `running` or `closed`.
+    /// `restoring`, `running` or `paused`.
     pub state: String,
     /// Records of the inputs not processed yet.
     pub lag: i64,
@@ -137,6 +137,14 @@ pub trait Port: Send + Sync {
         _visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), PortError> {
         Err(PortError::Failed(format!("rows of {group} {partition} can't be looked at here")))
+    }
+
+    /// Has a task of this instance process nothing until it is told to go on, is opened anew, or the process ends.
+    ///
+    /// # Errors
+    /// When the task is not here.
+    fn pause(&self, group: &str, partition: u32, _paused: bool) -> Result<(), PortError> {
+        Err(PortError::Refused(format!("{group} {partition} can't be paused here")))
     }
 
     /// Committed records of a partition from an offset on, as they are. Blocks. Only where no other process can open the

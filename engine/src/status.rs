@@ -44,7 +44,7 @@ impl TaskView {
 
 /// What the tasks of this process are doing, by group and partition.
 #[derive(Clone, Default)]
-pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>, Arc<RwLock<BTreeSet<String>>>);
+pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>, Arc<RwLock<BTreeSet<String>>>, Arc<RwLock<BTreeSet<(String, u32)>>>);
 
 impl Tasks {
     /// States what a task is doing.
@@ -61,7 +61,28 @@ impl Tasks {
 
     /// The task is no longer here.
     pub fn remove(&self, group: &str, partition: u32) {
-        self.0.write().remove(&(group.to_owned(), partition));
+        let task = (group.to_owned(), partition);
+        self.2.write().remove(&task);
+        self.0.write().remove(&task);
+    }
+
+    /// Has a task process nothing until it is told to go on, or is opened anew; `false` where it is not here.
+    pub fn pause(&self, group: &str, partition: u32, paused: bool) -> bool {
+        let task = (group.to_owned(), partition);
+        if !self.0.read().contains_key(&task) {
+            return false;
+        }
+        if paused {
+            self.2.write().insert(task)
+        } else {
+            self.2.write().remove(&task)
+        };
+        true
+    }
+
+    /// The partitions of a group's tasks that are paused.
+    pub fn paused(&self, group: &str) -> BTreeSet<u32> {
+        self.2.read().iter().filter(|(g, _)| g == group).map(|(_, partition)| *partition).collect()
     }
 
     /// The log has said which partitions of the group are here (`member`; it may be none), or that they no longer are.

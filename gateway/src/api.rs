@@ -83,6 +83,8 @@ fn routes() -> Routes {
         .add("put", "/v1/pricing/rules/{scope}", Admin, "A new version of a scope's pricing rule", put(pricing::put_rule))
         .add("get", "/v1/state", Admin, "The tasks of this instance and their stores", get(state::tasks))
         .add("get", "/v1/state/{group}/{partition}", Admin, "Rows of a task's store", get(state::rows))
+        .add("post", "/v1/tasks/{group}/{partition}/pause", Admin, "Have a task of this instance process nothing for now", post(state::pause))
+        .add("post", "/v1/tasks/{group}/{partition}/resume", Admin, "Have a paused task go on", post(state::resume))
         .add("post", "/v1/log", Admin, "Append records as they are", post(log::append).layer(DefaultBodyLimit::max(log::BYTES)))
         .add("get", "/v1/log/{topic}/{partition}", Admin, "Records of a partition as they are", get(log::read))
         .add("get", "/ws/recommendations/{user_id}", User, "WebSocket: each message a list of product ids", get(sockets::web_socket))

@@ -44,6 +44,30 @@ pub(crate) async fn tasks(State(app): State<Arc<App>>, Extension(caller): Extens
     Ok(Json(json!({ "tasks": tasks })))
 }
 
+/// Has a task process nothing until it is told to go on.
+pub(crate) async fn pause(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((group, partition)): Path<(String, u32)>,
+) -> Result<Json<Value>, Problem> {
+    set_paused(&app, &caller, &group, partition, true)
+}
+
+/// Has a paused task go on.
+pub(crate) async fn resume(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Path((group, partition)): Path<(String, u32)>,
+) -> Result<Json<Value>, Problem> {
+    set_paused(&app, &caller, &group, partition, false)
+}
+
+fn set_paused(app: &App, caller: &Caller, group: &str, partition: u32, paused: bool) -> Result<Json<Value>, Problem> {
+    caller.needs(Level::Admin)?;
+    app.shop.pause(group, partition, paused)?;
+    Ok(Json(json!({"group": group, "partition": partition, "paused": paused})))
+}
+
 /// Which rows.
 #[derive(Deserialize)]
 pub(crate) struct Range {

@@ -154,7 +154,8 @@ impl<L: Log> Worker<L> {
 
     /// Takes what the log delivers: records, and changes of what this worker owns.
     fn poll(&mut self) -> Result<(), WorkerError> {
-        let busy = self.running.values().any(Partition::is_busy) || !self.restoring.is_empty();
+        let paused = self.tasks.paused(self.group.name);
+        let busy = self.running.iter().any(|(number, p)| p.is_busy() && !paused.contains(number)) || !self.restoring.is_empty();
         // Before tasks are opened again there is time to hear that they are another's.
         let wait = if busy && self.reopening.is_empty() { Duration::ZERO } else { IDLE_POLL };
         let started = self.shared.config.wall.instant();
@@ -292,13 +293,14 @@ impl<L: Log> Worker<L> {
         if self.waits_for_tables() {
             return Ok(false);
         }
+        let paused = self.tasks.paused(self.group.name);
         let globals = self.globals.read();
         let mut idle = true;
         let tasks = self.running.len().max(1);
         let (share, time) = ((BURST / tasks).max(1), BURST_TIME / u32::try_from(tasks).unwrap_or(1));
         let wall = &self.shared.config.wall;
         let (began, mut reads) = (wall.instant(), Duration::ZERO);
-        for partition in self.running.values_mut() {
+        for (_, partition) in self.running.iter_mut().filter(|(number, _)| !paused.contains(number)) {
             let started = wall.instant();
             for n in 0..share {
                 if n % LOOK_EVERY == 0 && wall.elapsed(started) > time {
