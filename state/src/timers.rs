@@ -67,6 +67,12 @@ pub fn cancel(store: &mut Store, timer: &TimerRow) -> Result<()> {
     Ok(())
 }
 
+/// Takes a timer away that is known to be set, for that time.
+pub fn remove(store: &mut Store, timer: &TimerRow) {
+    store.delete(timer.by_time(timer.fire_at));
+    store.delete(timer.by_key());
+}
+
 /// When the timer of that key, kind and detail fires, if it is set.
 ///
 /// # Errors

@@ -190,7 +190,7 @@ impl Task {
 
     /// Fires one timer in a savepoint; a failed one is dropped, or it would fail for ever.
     fn fire(&mut self, row: timers::TimerRow, globals: &Globals) -> Result<Option<FailedTimer>, StateError> {
-        timers::cancel(&mut self.store, &row)?;
+        timers::remove(&mut self.store, &row);
         self.traces.begin_timer(&row);
         let fire_at = Timestamp::from_millis(row.fire_at);
         let timer = Timer { kind: row.kind, key: row.key, detail: row.detail, fire_at };
