@@ -42,9 +42,6 @@ impl Shared {
         options.set_block_based_table_factory(&table);
         options.set_write_buffer_manager(&self.write_buffers);
         options.set_write_buffer_size(32 << 20);
-        // Most identities that are asked for are new: a filter says so without a search.
-        options.set_memtable_whole_key_filtering(true);
-        options.set_memtable_prefix_bloom_ratio(0.05);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_max_open_files(512);
