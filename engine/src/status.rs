@@ -44,17 +44,22 @@ impl TaskView {
 
 /// What the tasks of this process are doing, by group and partition.
 #[derive(Clone, Default)]
-pub struct Tasks(Arc<RwLock<BTreeMap<(String, u32), TaskView>>>, Arc<RwLock<BTreeSet<String>>>, Arc<RwLock<BTreeSet<(String, u32)>>>);
+pub struct Tasks {
+    views: Arc<RwLock<BTreeMap<(String, u32), TaskView>>>,
+    /// Groups of which it is known which partitions are here.
+    members: Arc<RwLock<BTreeSet<String>>>,
+    paused: Arc<RwLock<BTreeSet<(String, u32)>>>,
+}
 
 impl Tasks {
     /// States what a task is doing.
     pub fn set(&self, group: &str, partition: u32, view: TaskView) {
-        self.0.write().insert((group.to_owned(), partition), view);
+        self.views.write().insert((group.to_owned(), partition), view);
     }
 
     /// Changes what is stated of a task.
     pub fn update(&self, group: &str, partition: u32, change: impl FnOnce(&mut TaskView)) {
-        if let Some(view) = self.0.write().get_mut(&(group.to_owned(), partition)) {
+        if let Some(view) = self.views.write().get_mut(&(group.to_owned(), partition)) {
             change(view);
         }
     }
@@ -62,32 +67,32 @@ impl Tasks {
     /// The task is no longer here.
     pub fn remove(&self, group: &str, partition: u32) {
         let task = (group.to_owned(), partition);
-        self.2.write().remove(&task);
-        self.0.write().remove(&task);
+        self.paused.write().remove(&task);
+        self.views.write().remove(&task);
     }
 
     /// Has a task process nothing until it is told to go on, or is opened anew; `false` where it is not here.
     pub fn pause(&self, group: &str, partition: u32, paused: bool) -> bool {
         let task = (group.to_owned(), partition);
-        if !self.0.read().contains_key(&task) {
+        if !self.views.read().contains_key(&task) {
             return false;
         }
         if paused {
-            self.2.write().insert(task)
+            self.paused.write().insert(task)
         } else {
-            self.2.write().remove(&task)
+            self.paused.write().remove(&task)
         };
         true
     }
 
     /// The partitions of a group's tasks that are paused.
     pub fn paused(&self, group: &str) -> BTreeSet<u32> {
-        self.2.read().iter().filter(|(g, _)| g == group).map(|(_, partition)| *partition).collect()
+        self.paused.read().iter().filter(|(g, _)| g == group).map(|(_, partition)| *partition).collect()
     }
 
     /// The log has said which partitions of the group are here (`member`; it may be none), or that they no longer are.
     pub fn set_member(&self, group: &str, member: bool) {
-        let mut members = self.1.write();
+        let mut members = self.members.write();
         if member {
             members.insert(group.to_owned());
         } else {
@@ -97,16 +102,16 @@ impl Tasks {
 
     /// Whether it is known which partitions of the group are here.
     pub fn is_member(&self, group: &str) -> bool {
-        self.1.read().contains(group)
+        self.members.read().contains(group)
     }
 
     /// What a task is doing.
     pub fn get(&self, group: &str, partition: u32) -> Option<TaskView> {
-        self.0.read().get(&(group.to_owned(), partition)).cloned()
+        self.views.read().get(&(group.to_owned(), partition)).cloned()
     }
 
     /// All tasks.
     pub fn all(&self) -> Vec<((String, u32), TaskView)> {
-        self.0.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
+        self.views.read().iter().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 }

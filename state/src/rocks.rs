@@ -118,8 +118,10 @@ impl Directory {
 
     /// The database, which stays open meanwhile. Readers may hold it twice: a row that is visited may lead to another.
     fn db(&self) -> Result<MappedRwLockReadGuard<'_, DB>> {
-        let closed =
-            |_| StateError::Storage { path: self.opened.path.clone(), detail: "is being opened again after a failed write".into() };
+        let closed = |_| StateError::Storage {
+            path: self.opened.path.clone(),
+            detail: "could not be opened again after a failed write; make room and start anew".into(),
+        };
         RwLockReadGuard::try_map(self.opened.db.read_recursive(), Option::as_ref).map_err(closed)
     }
 

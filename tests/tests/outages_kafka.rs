@@ -54,6 +54,16 @@ fn a_cluster_that_cant_do_transactions_ends_it_with_1_and_is_told_what_it_lacks(
     lacking.says(1, &[&format!("transactional id {prefix}app."), "transaction.state.log.replication.factor"]);
 }
 
+/// An instance that has counted the orders 0 to 15, and stopped.
+fn stopped_after_sixteen_orders(kafka: &Kafka, prefix: &str) -> Tillflow {
+    let mut shop = instance(&kafka.bootstrap(), prefix, "one").spawn();
+    shop.wait_until_ready();
+    assert_eq!(shop.post("/v1/events", orders(0..16)).status(), 202);
+    until("all count", LIMIT, || earned(kafka, prefix).len() == 16);
+    assert!(shop.stop().success(), "{}", shop.stderr());
+    shop
+}
+
 /// The store of a user's task below a directory that no process holds.
 fn store(files: &Path, user: &str) -> Directory {
     let path = files.join("tillflow-data").join(format!("customers-{}", partition(user.as_bytes(), PARTITIONS)));
@@ -65,11 +75,7 @@ fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings
     const ACCOUNTS: &str = "loyalty.accounts";
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();
-    let mut old = instance(&kafka.bootstrap(), &prefix, "one").spawn();
-    old.wait_until_ready();
-    assert_eq!(old.post("/v1/events", orders(0..16)).status(), 202);
-    until("all count", LIMIT, || earned(kafka, &prefix).len() == 16);
-    assert!(old.stop().success(), "{}", old.stderr());
+    let mut old = stopped_after_sixteen_orders(kafka, &prefix);
     // Another machine goes on in its place.
     let mut other = instance(&kafka.bootstrap(), &prefix, "one").spawn();
     other.wait_until_ready();
@@ -110,11 +116,7 @@ fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings
 fn a_store_whose_changelog_was_deleted_and_made_anew_is_built_anew_too() {
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();
-    let mut old = instance(&kafka.bootstrap(), &prefix, "one").spawn();
-    old.wait_until_ready();
-    assert_eq!(old.post("/v1/events", orders(0..16)).status(), 202);
-    until("all count", LIMIT, || earned(kafka, &prefix).len() == 16);
-    assert!(old.stop().success(), "{}", old.stderr());
+    let mut old = stopped_after_sixteen_orders(kafka, &prefix);
     // A start on the same topics finds nothing amiss.
     old.start_again();
     old.wait_until_ready();

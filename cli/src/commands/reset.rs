@@ -127,27 +127,27 @@ fn begin_at(since: Timestamp, place: &Place, groups: &[Group]) -> Result<u64> {
             }
         }
     }
+    let mut rows = Vec::new();
     for group in groups {
         for (&partition, offsets) in &starts {
-            let row = Meta { offsets: offsets.clone(), ..Meta::default() }.to_row()?;
-            match place {
-                Place::Embedded(log) => {
-                    let key = log.state(group.name, partition).row(META);
-                    log.write(&[], [(key, Some(row.as_slice()))])?;
-                }
-                _ => {
-                    let changelog = catalog.of_group(Role::Changelog, group.name).and_then(|t| catalog.index(&t.name));
-                    let topic = changelog.with_context(|| format!("topics.yaml has no changelog of {}", group.name))?;
-                    let to = TopicPartition { topic, partition };
-                    place.append(vec![NewRecord {
-                        to,
-                        at: Timestamp::wall(),
-                        key: Some(META.to_vec()),
-                        value: Some(row),
-                        headers: Vec::new(),
-                    }])?;
-                }
-            }
+            rows.push((group, partition, Meta { offsets: offsets.clone(), ..Meta::default() }.to_row()?));
+        }
+    }
+    match place {
+        Place::Embedded(log) => {
+            let row = |(group, partition, row): &(&Group, u32, Vec<u8>)| (log.state(group.name, *partition).row(META), row.clone());
+            let rows: Vec<_> = rows.iter().map(row).collect();
+            log.write(&[], rows.iter().map(|(key, row)| (key.clone(), Some(row.as_slice()))))?;
+        }
+        // A store learns it from its changelog.
+        _ => {
+            let record = |(group, partition, row): (&Group, u32, Vec<u8>)| {
+                let changelog = catalog.of_group(Role::Changelog, group.name).and_then(|t| catalog.index(&t.name));
+                let topic = changelog.with_context(|| format!("topics.yaml has no changelog of {}", group.name))?;
+                let to = TopicPartition { topic, partition };
+                Ok(NewRecord { to, at: Timestamp::wall(), key: Some(META.to_vec()), value: Some(row), headers: Vec::new() })
+            };
+            place.append(rows.into_iter().map(record).collect::<Result<_>>()?)?;
         }
     }
     Ok(passed_over)

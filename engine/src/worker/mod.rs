@@ -121,14 +121,7 @@ impl<L: Log> Worker<L> {
     pub fn turn(&mut self) -> Result<(), WorkerError> {
         self.poll()?;
         self.restore()?;
-        let idle = match self.process() {
-            Err(WorkerError::State(e @ StateError::Full { .. })) => {
-                tracing::error!(group = self.group.name, "nothing can be read: {e}");
-                self.shared.config.wall.sleep(DISK_BACKOFF);
-                return self.reopen();
-            }
-            result => result?,
-        };
+        let idle = self.process()?;
         if self.should_commit(idle) {
             self.commit()?;
         }
