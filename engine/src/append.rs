@@ -33,7 +33,7 @@ pub fn place(catalog: &Catalog, records: Vec<Append>) -> Result<Vec<NewRecord>, 
         .map(|r| {
             let topic = catalog.of_schema(r.schema).ok_or_else(|| PortError::Refused(format!("no topic holds {}", r.schema)))?;
             let index = catalog.index(&topic.name).unwrap_or_default();
-            let home = r.key.as_ref().map_or(0, |k| partition(k.as_bytes(), topic.partitions));
+            let home = r.key.as_ref().or(r.placed_by.as_ref()).map_or(0, |by| partition(by.as_bytes(), topic.partitions));
             Ok(NewRecord {
                 to: TopicPartition { topic: index, partition: home },
                 at: Timestamp::MIN,

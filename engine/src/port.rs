@@ -17,6 +17,8 @@ pub struct Append {
     pub schema: &'static str,
     /// The key; the partition follows from it.
     pub key: Option<String>,
+    /// What the partition follows from where there is no key.
+    pub placed_by: Option<String>,
     /// The value as JSON; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// The trace it belongs to.

@@ -305,12 +305,14 @@ fn with_time<'a>(text: &'a str, field: &str, now: Timestamp) -> Cow<'a, str> {
 }
 
 pub(crate) fn encode(event: &Event) -> Result<Append, DecodeError> {
-    let key = match event {
-        // Nobody's events count for products all the same: spread them.
-        Event::User(e) => event.key().or(e.event_id.as_deref()),
-        _ => event.key(),
-    };
-    Ok(Append { schema: event.schema(), key: key.map(str::to_owned), value: event.to_json()?, trace: None })
+    let owned = |id: Option<&str>| id.map(str::to_owned);
+    Ok(Append {
+        schema: event.schema(),
+        key: owned(event.key()),
+        placed_by: owned(event.placed_by()),
+        value: event.to_json()?,
+        trace: None,
+    })
 }
 
 /// The records of a request belong to the trace that it states.

@@ -99,6 +99,15 @@ macro_rules! events {
                 (!key.is_empty()).then_some(key)
             }
 
+            /// What the record's partition follows from: its key, or of a guest's event its own id, by which it is
+            /// recognised when it comes again.
+            pub fn placed_by(&self) -> Option<&str> {
+                self.key().or_else(|| match self {
+                    Self::User(e) => e.event_id.as_deref(),
+                    _ => None,
+                })
+            }
+
             /// The value as JSON; `None` for a deletion.
             ///
             /// # Errors

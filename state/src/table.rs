@@ -126,3 +126,19 @@ impl<K: Key, V: Serialize + DeserializeOwned> Table<K, V> {
         StateError::Value { store: self.name.into(), detail: e.to_string() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Memory;
+
+    #[test]
+    fn a_value_that_no_changelog_would_take_is_refused_when_it_is_put() {
+        let table: Table<String, String> = Table::new("notes");
+        let mut store = Store::new(Box::new(Memory::default()));
+        let mut put = |bytes| table.put(&mut store, &"ann".to_owned(), &"x".repeat(bytes));
+        put(LARGEST_ROW - 10).unwrap();
+        let error = put(LARGEST_ROW).unwrap_err().to_string();
+        assert!(error.contains("notes") && error.contains("9000000"), "{error}");
+    }
+}

@@ -1,6 +1,6 @@
 //! A shop's records on a Kafka cluster, instances that process them, and the way to see what became of them.
 
-use crate::{Kafka, Run, Tillflow, compare::Outputs, until, workload::Line};
+use crate::{Kafka, Place, Run, Tillflow, compare::Outputs, until, workload::Line};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
@@ -13,7 +13,7 @@ use tillflow_engine::{
     metrics::Metrics,
     wiring::wire,
 };
-use tillflow_schemas::{Catalog, Codec, Role, Timestamp};
+use tillflow_schemas::{Catalog, Codec, Role, Timestamp, partition::partition};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
@@ -77,12 +77,15 @@ impl Shop {
 
     /// Writes records, those of `user_events` after those of the other topics.
     pub fn send(&self, kafka: &Kafka, lines: &[Line]) {
-        let mut topics: BTreeMap<&str, Vec<(String, String)>> = BTreeMap::new();
+        let mut topics: BTreeMap<&str, Vec<(Place<&str>, String)>> = BTreeMap::new();
         for line in lines {
-            topics.entry(line.topic).or_default().push((line.key.clone(), line.value.to_string()));
+            // A guest's event has no key; its id says where it lies.
+            let by_id = || Place::Partition(partition(line.value["event_id"].as_str().unwrap_or_default().as_bytes(), PARTITIONS));
+            let place = if line.key.is_empty() { by_id() } else { Place::Key(line.key.as_str()) };
+            topics.entry(line.topic).or_default().push((place, line.value.to_string()));
         }
         for (topic, records) in topics {
-            kafka.send(&self.topic(topic), records);
+            kafka.put(&self.topic(topic), records);
         }
     }
 

@@ -18,6 +18,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::{Exit, Process, Proxy, Record, Scratch, free_port, scratch, unique, until};
 
+/// Where a record goes.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<K> {
+    /// To the partition of its key.
+    Key(K),
+    /// To a partition, without a key.
+    Partition(u32),
+}
+
 /// How a broker is started.
 #[derive(Debug, Clone)]
 pub struct KafkaSetup {
@@ -276,11 +285,23 @@ impl Kafka {
     /// # Panics
     /// When it doesn't take them.
     pub fn send<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, topic: &str, records: impl IntoIterator<Item = (K, V)>) {
+        self.put(topic, records.into_iter().map(|(key, value)| (Place::Key(key), value)));
+    }
+
+    /// As [`Self::send`], each to its place.
+    ///
+    /// # Panics
+    /// When the broker doesn't take them.
+    pub fn put<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, topic: &str, records: impl IntoIterator<Item = (Place<K>, V)>) {
         let mut config = self.client();
         config.set("partitioner", "murmur2_random").set("enable.idempotence", "true").set("linger.ms", "1");
         let producer: BaseProducer = config.create().expect("a producer");
-        for (key, value) in records {
-            let mut record = BaseRecord::to(topic).key(key.as_ref()).payload(value.as_ref());
+        for (place, value) in records {
+            let mut record = BaseRecord::to(topic).payload(value.as_ref());
+            record = match &place {
+                Place::Key(key) => record.key(key.as_ref()),
+                Place::Partition(partition) => record.partition(*partition as i32),
+            };
             while let Err((error, same)) = producer.send(record) {
                 let full = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull);
                 assert!(full, "not sent to {topic}: {error}");

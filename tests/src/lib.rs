@@ -40,7 +40,7 @@ pub mod workload;
 
 pub use binary::{Finished, Run, Tillflow};
 pub use browser::{Browser, Page};
-pub use kafka::{Kafka, KafkaSetup};
+pub use kafka::{Kafka, KafkaSetup, Place};
 pub use ports::free_port;
 pub use process::{Exit, Process};
 pub use proxy::{Api, Fault, Proxy};

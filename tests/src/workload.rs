@@ -21,7 +21,7 @@ const PLANS: [&str; 3] = ["basic_box", "premium_box", "deluxe_box"];
 pub struct Line {
     /// To which topic, without prefix.
     pub topic: &'static str,
-    /// Its key.
+    /// Its key; empty is none.
     pub key: String,
     /// When; before everything where it says nothing.
     pub at: Timestamp,
@@ -187,8 +187,8 @@ impl Workload {
                 }
                 lines.push(Line { topic: "user_events", key: user, at, value: event });
             } else {
-                // A visitor's by their id, as any client keys it; a guest's by the event's.
-                let key = event["anonymous_id"].as_str().or(event["event_id"].as_str()).unwrap_or_default().to_owned();
+                // A visitor's by their id, as any client keys it; a guest's has none.
+                let key = event["anonymous_id"].as_str().unwrap_or_default().to_owned();
                 lines.push(Line { topic: "user_events", key, at, value: event });
             }
         }

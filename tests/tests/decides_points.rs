@@ -349,3 +349,63 @@ fn a_birthday_brings_fifty_points_from_gold_on_once_a_year() {
     assert!(decided.last("loyalty_updates", "ann")["at"].as_str().unwrap().starts_with("2026-02-28"));
     assert_eq!(told("bob"), ["earn 1999 1999"]);
 }
+
+#[test]
+fn within_the_return_window_points_are_pending_and_a_refund_cancels_them_there() {
+    let mut shop = Story::new();
+    shop.config("loyalty: { return_window_days: 14 }");
+    order(&mut shop, "ann", "o", "100", "01-05");
+    refund(&mut shop, "ann", "01-10", json!({"refund_id": "r", "order_id": "o", "amount": "40"}));
+    let decided = shop.until(&on("01-20")).decide();
+    assert_eq!(
+        decided.told("loyalty_updates", "ann", &["kind", "points", "lifetime_change", "balance", "at"]),
+        [
+            format!("pending 0 0 0 {}", on("01-05")),
+            format!("refund 0 0 0 {}", on("01-10")),
+            // 14 days later: 100 − ⌊100 · 40 / 100⌋.
+            format!("release 60 60 60 {}", on("01-19")),
+        ]
+    );
+}
+
+#[test]
+fn a_referral_s_bonus_is_not_what_its_order_earned() {
+    let mut shop = Story::new();
+    shop.tell("rewards", json!({"reward_id": "pen", "name": "Pen", "points": 20}));
+    order(&mut shop, "ann", "o", "30", "01-05");
+    event(&mut shop, "bob", "signed_up", "01-06", json!({"referrer_id": "ann"}));
+    order(&mut shop, "bob", "p", "20", "02-06");
+    // The oldest lot pays, which is the order's; a year later the bonus expires, and then the order is refunded.
+    command(&mut shop, "bob", "c", "03-06", json!({"action": "redeem", "reward_id": "pen"}));
+    let late = "2027-03-01T10:00:00Z";
+    shop.tell(
+        "user_events",
+        json!({"event_type": "order_refunded", "user_id": "bob", "refund_id": "r", "order_id": "p", "timestamp": late}),
+    );
+    let decided = shop.decide();
+    let entries = decided.told("loyalty_updates", "bob", &["kind", "points", "balance"]);
+    assert_eq!(entries[2..], ["redeem -20 100", "expire -100 0", "refund -20 -20"], "{entries:?}");
+}
+
+#[test]
+fn a_guest_counts_for_products_and_for_nothing_of_a_customer_s() {
+    let mut shop = Story::new();
+    for product in ["tea", "cup"] {
+        shop.tell("products", json!({"product_id": product, "name": product, "category": "tea", "base_price": "300"}));
+    }
+    let items = json!([{"product_id": "tea", "quantity": 1, "price": "300"}, {"product_id": "cup", "quantity": 1, "price": "300"}]);
+    let order = json!({"event_type": "order_completed", "event_id": "e1", "order_id": "o", "total_amount": "600", "items": items, "timestamp": on("01-05")});
+    // Twice, and it counts once.
+    shop.tell("user_events", order.clone()).tell("user_events", order);
+    shop.tell("inventory", json!({"product_id": "tea", "stock_level": 15, "last_updated": "2026-01-05T11:00:00Z"}));
+    let decided = shop.until(&on("02-05")).decide();
+    for topic in ["loyalty_updates", "notifications", "segments", "email_triggers", "recommendations", "dead_letters"] {
+        assert_eq!(decided.0.get(topic).map_or(0, Vec::len), 0, "{topic}");
+    }
+    let related = &decided.last("related_products", "tea")["related"];
+    assert_eq!(related.as_array().map(Vec::len), Some(1));
+    assert_eq!((&related[0]["product_id"], &related[0]["count"]), (&json!("cup"), &json!(1)));
+    // One order of one piece, an hour old, and stock that is low.
+    let change = decided.of("price_changes", "tea")[0];
+    assert!(change["demand_score"].as_f64() > Some(0.0) && change["new_price"].as_str() > Some("300.00"), "{change}");
+}

@@ -19,6 +19,8 @@ pub struct Line {
     pub topic: usize,
     /// The key its partition follows from.
     pub key: Option<String>,
+    /// What its partition follows from where there is no key.
+    pub placed_by: Option<String>,
     /// The value as JSON.
     pub value: Option<Vec<u8>>,
 }
@@ -156,10 +158,7 @@ fn placed(topic: usize, key: Option<String>, at: Option<Timestamp>, value: Optio
         Some(Event::PricingRule(c)) => c.value.as_ref()?.valid_from,
         _ => None,
     });
-    let key = event.and_then(|e| e.key().map(str::to_owned)).or(key).or_else(|| match event {
-        // A guest's event has no key of its own; its id spreads guests over the partitions.
-        Some(Event::User(e)) => e.event_id.clone(),
-        _ => None,
-    });
-    Line { at: at.or(stated).unwrap_or(Timestamp::MIN), topic, key, value }
+    let key = event.and_then(|e| e.key().map(str::to_owned)).or(key);
+    let placed_by = event.and_then(|e| e.placed_by().map(str::to_owned));
+    Line { at: at.or(stated).unwrap_or(Timestamp::MIN), topic, key, placed_by, value }
 }

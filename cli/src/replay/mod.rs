@@ -138,7 +138,7 @@ fn fill(log: &Embedded, lines: Vec<Line>, end: Timestamp) -> Result<()> {
 pub fn records_of(lines: Vec<Line>, catalog: &Catalog) -> impl Iterator<Item = NewRecord> {
     lines.into_iter().map(|line| {
         let partitions = catalog.topics().get(line.topic).map_or(1, |t| t.partitions);
-        let home = line.key.as_ref().map_or(0, |k| partition(k.as_bytes(), partitions));
+        let home = line.key.as_ref().or(line.placed_by.as_ref()).map_or(0, |by| partition(by.as_bytes(), partitions));
         NewRecord {
             to: TopicPartition { topic: line.topic, partition: home },
             at: line.at.max(Timestamp::EARLIEST),

@@ -82,7 +82,7 @@ impl Rules {
         }
         let topic = catalog.of_schema(schema).and_then(|t| catalog.index(&t.name)).ok_or_else(|| wrong(&"there is no topic for it"))?;
         let key = event.key().filter(|k| !k.is_empty()).ok_or_else(|| wrong(&"it has no id"))?.to_owned();
-        self.lines.push(Line { at, topic, key: Some(key), value: Some(value.to_string().into_bytes()) });
+        self.lines.push(Line { at, topic, key: Some(key), placed_by: None, value: Some(value.to_string().into_bytes()) });
         Ok(())
     }
 
@@ -147,7 +147,7 @@ mod tests {
     fn a_rule_stands_in_the_place_of_the_recorded_one() {
         let rules = parsed("{\"scope\": \"default\", \"low\": 5}").unwrap();
         let topic = rules.lines[0].topic;
-        let recorded = |key: &str, at| Line { at, topic, key: Some(key.into()), value: Some(b"{}".to_vec()) };
+        let recorded = |key: &str, at| Line { at, topic, key: Some(key.into()), placed_by: None, value: Some(b"{}".to_vec()) };
         let mut lines = vec![recorded("default", Timestamp::EARLIEST), recorded("product:p1", Timestamp::EARLIEST)];
         rules.apply(&mut lines);
         assert_eq!(lines.iter().filter_map(|l| l.key.as_deref()).collect::<Vec<_>>(), ["default", "product:p1"]);

@@ -303,6 +303,7 @@ impl Mailer {
         self.unsaid.push(Append {
             schema: "user_event",
             key: Some(trigger.user_id.as_str().to_owned()),
+            placed_by: None,
             value: Some(value.to_string().into_bytes()),
             trace: None,
         });
@@ -323,7 +324,8 @@ impl Mailer {
         }
         match Event::EmailResult(result).to_json() {
             Ok(value) => {
-                self.unsaid.push(Append { schema: "email_result", key: Some(trigger.user_id.as_str().to_owned()), value, trace: None })
+                let key = Some(trigger.user_id.as_str().to_owned());
+                self.unsaid.push(Append { schema: "email_result", key, placed_by: None, value, trace: None });
             }
             Err(e) => tracing::error!(trigger = trigger.trigger_id, "its result can't be written: {e}"),
         }

@@ -161,3 +161,20 @@ impl Outbox {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tillflow_schemas::Notification;
+
+    #[test]
+    fn what_no_broker_would_take_is_refused_when_it_is_emitted() {
+        let of = |bytes| {
+            let (user_id, title, at) = ("ann".into(), "x".repeat(bytes), Timestamp::EARLIEST);
+            Emission::of(&Notification { user_id, kind: "told".into(), title, data: serde_json::Map::new(), at }, at)
+        };
+        assert!(of(LARGEST_VALUE - 1_000).is_ok());
+        let error = of(LARGEST_VALUE).unwrap_err().to_string();
+        assert!(error.contains("is larger than 900000"), "{error}");
+    }
+}

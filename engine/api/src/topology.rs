@@ -118,3 +118,63 @@ impl Group {
         problems
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, Result, TimerKind};
+    use tillflow_schemas::{Event, LoyaltyUpdate, Notification, Plan, UserEvent};
+    use tillflow_state::Table;
+
+    /// Counts what users do, and says so.
+    struct Counting;
+
+    impl Processor for Counting {
+        fn declare(d: &mut Declare<'_>) -> Self {
+            d.input::<UserEvent>();
+            let _: Table<String, u64> = d.store("counting.seen");
+            let _: TimerKind = d.timer("counting.remind");
+            d.global::<Plan>();
+            d.output::<Notification>();
+            Self
+        }
+
+        fn process(&mut self, _: &Event, _: &mut Context<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Wants what nobody gives, and takes what is another's.
+    struct Wanting;
+
+    impl Processor for Wanting {
+        fn declare(d: &mut Declare<'_>) -> Self {
+            d.follow::<LoyaltyUpdate>();
+            d.follow::<Notification>();
+            let _: Table<String, u64> = d.read("wanting.nowhere");
+            let _: Table<String, u64> = d.store("counting.seen");
+            let _: TimerKind = d.timer("counting.remind");
+            Self
+        }
+
+        fn process(&mut self, _: &Event, _: &mut Context<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_undeclared_or_owned_twice_is_found_at_the_start() {
+        let catalog = Catalog::built_in(1).unwrap();
+        let group = Group::new::<UserEvent>("customers", None, &Map::new()).with::<Counting>("counting");
+        assert_eq!(group.problems(&catalog), Vec::<String>::new());
+        assert_eq!(
+            group.with::<Wanting>("wanting").problems(&catalog),
+            [
+                "wanting and counting both declare counting.seen",
+                "wanting and counting both declare counting.remind",
+                "wanting reads wanting.nowhere, which nobody declares",
+                "wanting follows loyalty_update, which nobody of its group emits",
+            ]
+        );
+    }
+}

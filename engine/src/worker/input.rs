@@ -85,9 +85,6 @@ fn content(record: &Record, shared: &Shared) -> Content {
     }
     match codec.decode(topic, record.key.as_deref(), record.value.as_deref()) {
         Ok(Event::ClockMark(ClockMark { at })) => Content::Mark(at),
-        Ok(Event::User(event)) if event.who().is_none() => {
-            Content::Broken("user_id: is missing, and so are anonymous_id and the record's key: it is nobody's event".into())
-        }
         Ok(event) => match shared.definitions.get(&record.at.topic) {
             Some(checks) => checks.iter().find_map(|check| check(&event).err()).map_or(Content::Definition, Content::Broken),
             None => Content::Event(event),

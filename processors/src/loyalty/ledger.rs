@@ -134,7 +134,9 @@ impl Loyalty {
 
     /// As [`Loyalty::gain`], with points that expire at `expires_at`.
     pub(super) fn gain_until(&self, book: &mut Book, entry: Entry, expires_at: i64, cx: &mut Context<'_>) -> Result<Option<LotId>> {
-        let (entry_id, order_id) = (entry.id.clone(), entry.order_id.clone());
+        // A bonus that came with an order is not what the order earned: a refund leaves it alone.
+        let order_id = entry.order_id.clone().filter(|_| entry.kind != EntryKind::Bonus);
+        let entry_id = entry.id.clone();
         let points = entry.points;
         self.post(book, entry, cx)?;
         let remaining = points.min(book.account.balance);

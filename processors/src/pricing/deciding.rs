@@ -1,14 +1,13 @@
 //! A decision from its inputs to what is published of it, and the product records that move a price by themselves.
 
 use super::{
-    DayOfDemand, Demand, Explanation, Facts, Inputs, PastPrice, Priced, Pricing, PricingParameters, Score, Zone, decide,
+    DayOfDemand, Demand, Explanation, Facts, Figures, Inputs, PastPrice, Priced, Pricing, PricingParameters, Score, Zone, decide,
     demand::days_before,
     guardrails::{Decision, Gate, direction},
     resting::Due,
     rules::InForce,
     state::HISTORY,
 };
-use rust_decimal::Decimal;
 use std::time::Duration;
 use tillflow_engine_api::{Context, Result};
 use tillflow_schemas::{Mode, Money, PriceChange, ProductId, ProductPrice, Timestamp};
@@ -67,10 +66,6 @@ pub(super) fn inputs(
     days: &[(i64, DayOfDemand)],
     at: Timestamp,
 ) -> Option<Inputs> {
-    let mut demand = Demand::of(days, at).figures(at, parameters.conversion_prior.0);
-    if let Some(by_hand) = parameters.demand_score {
-        demand.score = Score::by_hand(by_hand.0);
-    }
     Some(Inputs {
         now: at,
         base: facts.base.decimal(),
@@ -79,11 +74,20 @@ pub(super) fn inputs(
         digits: facts.digits(),
         price_fixed: facts.price_fixed,
         stock: product.stock_at(at),
-        demand,
+        demand: figures(&Demand::of(days, at), parameters, at),
         day_ago: product.day_ago(at)?.decimal(),
         last_change: product.last_change,
         last_markdown: product.last_markdown,
     })
+}
+
+/// What demand comes to under a rule, which may state the score by hand.
+pub(super) fn figures(demand: &Demand, parameters: &PricingParameters, at: Timestamp) -> Figures {
+    let mut figures = demand.figures(at, parameters.conversion_prior.0);
+    if let Some(by_hand) = parameters.demand_score {
+        figures.score = Score::by_hand(by_hand.0);
+    }
+    figures
 }
 
 impl Pricing {
@@ -179,8 +183,8 @@ impl Pricing {
     fn standing(&mut self, id: &ProductId, product: &Priced, at: Timestamp, cx: &Context<'_>) -> Result<(String, Score)> {
         let Some(facts) = &product.facts else { return Ok(Default::default()) };
         let in_force = self.rules.in_force(&facts.category, id.as_str(), cx);
-        let prior = in_force.parameters.map_or(Decimal::new(2, 2), |p| p.conversion_prior.0);
-        Ok((in_force.rule, Demand::of(&self.days_of_demand(id, at, cx)?, at).figures(at, prior).score))
+        let parameters = in_force.parameters.unwrap_or_default();
+        Ok((in_force.rule, figures(&Demand::of(&self.days_of_demand(id, at, cx)?, at), &parameters, at).score))
     }
 
     /// Demand that counts at `at`, and what is known of the day after.

@@ -191,7 +191,7 @@ impl Pricing {
     fn take_product(&mut self, change: &Change<Product>, cx: &mut Context<'_>) -> Result<()> {
         let id = ProductId::from(change.id.as_str());
         let mut product = cx.get(&self.tables.products, &id)?.unwrap_or_default();
-        let facts = change.value.as_ref().map(|p| Facts::of(p, self.shop.currency.as_deref()));
+        let facts = change.value.as_ref().map(|p| Facts::of(p, &self.shop)).transpose()?;
         let stated = change.value.as_ref().and_then(|p| p.valid_from);
         // A first version has always counted (contract.md, Topics).
         let from = stated.unwrap_or(if product.is_new() { Timestamp::EARLIEST } else { cx.now() });

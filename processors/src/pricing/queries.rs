@@ -1,6 +1,9 @@
 //! What is answered about a product from committed state.
 
-use super::{Counts, Demand, Explanation, Figures, Priced, PricingParameters, Score, demand::days_before, processor::Tables, rules::Rules};
+use super::{
+    Counts, Demand, Explanation, Figures, Priced, PricingParameters, deciding::figures, demand::days_before, processor::Tables,
+    rules::Rules,
+};
 use serde_json::{Map, Value, json};
 use tillflow_engine_api::{Declare, Global, Query, Result};
 use tillflow_schemas::{Mode, PricingRule, Product, ProductId, Timestamp};
@@ -90,11 +93,7 @@ pub(super) fn declare(d: &mut Declare<'_>, tables: Tables, rules: Global<Pricing
             }
         }
         let mut answer = json!({"product_id": id, "at": q.now});
-        let mut figures = demand.figures(q.now, parameters.conversion_prior.0);
-        if let Some(by_hand) = parameters.demand_score {
-            figures.score = Score::by_hand(by_hand.0);
-        }
-        extend(&mut answer, demand_of(&figures));
+        extend(&mut answer, demand_of(&figures(&demand, &parameters, q.now)));
         Ok(Some(answer))
     });
 }

@@ -158,10 +158,16 @@ impl DemandSignals {
         let mut taken = cx.get(&self.taken_back, &key)?.unwrap_or_default();
         let bought = pieces(&order.items);
         let wanted = match refund {
-            Some(refund) if !refund.items.is_empty() => pieces(&refund.items),
             Some(refund) => {
-                taken.amount = refund.amount.map_or(order.total, |a| taken.amount + a);
-                if taken.amount >= order.total { bought.clone() } else { BTreeMap::new() }
+                let named = pieces(&refund.items);
+                taken.amount = match refund.stated_amount() {
+                    Some(amount) => taken.amount + amount,
+                    None if named.is_empty() => order.total,
+                    None => taken.amount,
+                };
+                // An order without prices has no total to reach.
+                let is_all = taken.amount >= order.total && (named.is_empty() || order.total > Money::ZERO);
+                if is_all { bought.clone() } else { named }
             }
             None => bought.clone(),
         };

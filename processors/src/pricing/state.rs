@@ -1,9 +1,11 @@
 //! What pricing keeps of a product. Pure: rows, and what can be read off them.
 
 use super::{Bite, Bound, Figures, Gate, Limits};
+use crate::shop::ShopSettings;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
+use tillflow_engine_api::Result;
 use tillflow_schemas::{Mode, Money, Product, Timestamp, minor_digits};
 
 /// How far back the soft range looks.
@@ -37,19 +39,23 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Of a product record, in a shop of this currency.
-    pub fn of(p: &Product, shop_currency: Option<&str>) -> Self {
-        let currency = p.currency.clone().or_else(|| shop_currency.map(str::to_owned));
-        Self {
+    /// Of a product record, in the shop's currency, where it has one.
+    ///
+    /// # Errors
+    /// When there is no rate from the product's currency to the shop's.
+    pub fn of(p: &Product, shop: &ShopSettings) -> Result<Self> {
+        let own = |amount: Money| shop.value(amount, p.currency.as_deref());
+        let currency = shop.currency.clone().or_else(|| p.currency.clone());
+        Ok(Self {
             name: p.name.clone(),
             category: p.category.clone(),
-            base: p.base_price.rounded(minor_digits(currency.as_deref())),
-            cost: p.cost,
-            min_price: p.min_price,
-            max_price: p.max_price,
+            base: own(p.base_price)?.rounded(minor_digits(currency.as_deref())),
+            cost: p.cost.map(own).transpose()?,
+            min_price: p.min_price.map(own).transpose()?,
+            max_price: p.max_price.map(own).transpose()?,
             price_fixed: p.tags.iter().any(|t| t == "price_fixed"),
             currency,
-        }
+        })
     }
 
     /// Digits of its currency's minor unit.

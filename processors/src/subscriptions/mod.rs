@@ -124,6 +124,7 @@ impl Processor for Subscriptions {
         let settings = SubscriptionSettings::read(d);
         let shop: ShopSettings = d.settings("shop");
         let calendar = Calendar::new(settings::zone(&shop, d));
+        plans::check_currencies(&settings.plans, &shop, d);
         let plans = Plans::new(d.global(), &settings, shop.clone());
         let tables = Tables {
             subscriptions: d.store("subscriptions.subscriptions"),

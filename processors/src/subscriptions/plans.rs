@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tillflow_engine_api::{Context, Error, Global, Query, Result};
+use tillflow_engine_api::{Context, Declare, Error, Global, Query, Result};
 use tillflow_schemas::{Money, Plan, PlanId};
 
 /// A plan as it was when it was bought.
@@ -51,6 +51,16 @@ impl PlanVersion {
     pub fn values(&self) -> BTreeMap<String, Value> {
         self.features.iter().map(|(feature, text)| (feature.clone(), json(text))).collect()
     }
+}
+
+/// Refuses plans that are priced in a currency without a rate to the shop's, those configured and those stated later.
+pub fn check_currencies(configured: &[Plan], shop: &ShopSettings, d: &mut Declare<'_>) {
+    let shop = shop.clone();
+    let check = move |plan: &Plan| shop.value(plan.price, plan.currency.as_deref()).map(drop).map_err(|e| e.to_string());
+    for (i, problem) in configured.iter().enumerate().filter_map(|(i, plan)| Some((i, check(plan).err()?))) {
+        d.problem(format!("subscriptions.plans[{i}]: {problem}"));
+    }
+    d.check(check);
 }
 
 /// The value of stored JSON text.

@@ -5,7 +5,8 @@ use crate::shop::ShopSettings;
 use rust_decimal::Decimal;
 use tillflow_schemas::{Money, Timestamp, minor_digits};
 
-/// The price of a plan in the shop's currency; at face value where there is no rate.
+/// The price of a plan in the shop's currency. Plans without a rate to it are refused ([`super::plans::check_currencies`]); one
+/// that was bought when there was a rate counts at face value.
 pub fn price(plan: &PlanVersion, shop: &ShopSettings) -> Money {
     shop.value(plan.price, plan.currency.as_deref()).unwrap_or(plan.price)
 }

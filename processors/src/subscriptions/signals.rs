@@ -15,7 +15,7 @@ use super::{
 };
 use serde_json::{Value, json};
 use tillflow_engine_api::{Context, Error, Result};
-use tillflow_schemas::{CustomerSignal, Timestamp};
+use tillflow_schemas::{CustomerSignal, Timestamp, minor_digits};
 
 /// Grants kept of a customer.
 const GRANTS_KEPT: usize = 100;
@@ -74,7 +74,8 @@ impl Subscriptions {
         }
         let sold = self.rules.plans.all_sold(cx);
         let Some(plan) = self.rules.higher_with(feature, &standing, &sold) else { return Ok(()) };
-        let data = json!({"feature": feature, "plan_id": plan.plan_id, "plan": plan.name, "price": plan.price, "currency": plan.currency});
+        let price = plan.price.rounded(minor_digits(plan.currency.as_deref()));
+        let data = json!({"feature": feature, "plan_id": plan.plan_id, "plan": plan.name, "price": price, "currency": plan.currency});
         let title = format!("{} has {feature}", plan.name);
         member.suggested_at = Some(cx.now());
         cx.put(&self.tables.members, user, &member)?;

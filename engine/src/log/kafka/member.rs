@@ -120,3 +120,16 @@ impl Fences {
         self.0.len() >= Self::AT_MOST
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_that_is_taken_three_times_in_a_minute_has_a_rival() {
+        let mut fences = Fences::default();
+        assert_eq!([fences.again(), fences.again(), fences.again()], [false, false, true]);
+        let long_ago = Instant::now().checked_sub(Fences::WITHIN);
+        assert!(!Fences(long_ago.into_iter().chain(long_ago).collect()).again(), "those are forgotten");
+    }
+}

@@ -14,7 +14,7 @@ impl Partition {
     /// Puts a record that another client placed in a foreign partition where its id belongs, or any record of an input
     /// whose clients are not trusted to place them.
     pub(super) fn rekey(&mut self, record: &Record, event: &Event) -> bool {
-        let (Some(id), Some(topic)) = (event.key(), self.shared.rekeyed) else { return false };
+        let (Some(id), Some(topic)) = (event.placed_by(), self.shared.rekeyed) else { return false };
         let own = self.task.place();
         let home = partition(id.as_bytes(), own.partitions);
         let untrusted = self.shared.catalog.topics().get(record.at.topic).is_some_and(|t| t.keyed == Keyed::Untrusted);
@@ -28,7 +28,8 @@ impl Partition {
         self.raw.push(NewRecord {
             to: TopicPartition { topic, partition: home },
             at: event.time().unwrap_or(record.logged_at),
-            key: Some(id.as_bytes().to_vec()),
+            // A guest's event has none: a key would be a user's id.
+            key: event.key().map(|key| key.as_bytes().to_vec()),
             value: record.value.clone(),
             headers,
         });

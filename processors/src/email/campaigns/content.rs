@@ -5,7 +5,7 @@ use super::runs::Run;
 use crate::shopper::{Cart, PlacedOrder};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
-use tillflow_schemas::{Money, Product, Timestamp};
+use tillflow_schemas::{Money, Product, Timestamp, minor_digits};
 
 /// Products that a mail names.
 const NAMED: usize = 20;
@@ -114,7 +114,9 @@ fn card(id: &str, product: Option<&Product>, price: Option<Money>) -> Map<String
     };
     say("url", product.and_then(|p| p.url.clone()));
     say("image_url", product.and_then(|p| p.image_url.clone()));
-    say("price", price.or(product.map(|p| p.base_price)).map(|p| p.to_string()));
-    say("currency", product.and_then(|p| p.currency.clone()));
+    let currency = product.and_then(|p| p.currency.clone());
+    let price = price.or(product.map(|p| p.base_price));
+    say("price", price.map(|p| p.rounded(minor_digits(currency.as_deref())).to_string()));
+    say("currency", currency);
     card
 }
