@@ -363,6 +363,7 @@ fn bad_definitions_which_every_instance_reads_are_dead_letters_once_and_counted(
     }
     let good = text(json!({"plan_id": "tea_box", "name": "Tea", "price": "5", "interval": "month", "features": {"monthly_box": true}}));
     put(&writer, &shop.topic("plans"), 0, Some(b"tea_box"), &good);
+        ("products", json!({"product_id": "cup", "name": "Cup", "category": "tea"}), "base_price: is missing"),
     writer.flush(LIMIT).unwrap();
     until("all is processed", LIMIT, || shop.is_drained());
 

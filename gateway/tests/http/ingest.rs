@@ -205,7 +205,7 @@ async fn a_shop_without_kafka_states_its_catalogue_plans_and_subscriptions() {
     let appended = gateway.shop.appended.lock().unwrap().clone();
     assert_eq!((appended[0].schema, appended[0].key.as_deref()), ("product", Some("p1")));
     assert_eq!((appended[1].schema, appended[1].key.as_deref()), ("subscription_event", Some("u1")));
-    let (status, answer) = gateway.post("/v1/topics/products", json!({ "name": "nameless" }).to_string()).await;
+    let (status, answer) = gateway.post("/v1/topics/products", json!({ "name": "nameless", "base_price": "9.90" }).to_string()).await;
     assert_eq!((status, &answer["errors"][0]["field"]), (400, &json!("product_id")));
     let deleted = gateway.client.delete(gateway.url("/v1/topics/products/p1")).send().await.unwrap();
     assert_eq!(deleted.status(), 202);
