@@ -17,7 +17,7 @@ pub struct Append {
     pub schema: &'static str,
     /// The key; the partition follows from it.
     pub key: Option<String>,
-    /// The value as JSON; `None` is a tombstone.
+    /// The value as JSON, which is written as the topic states; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// The trace it belongs to.
     pub trace: Option<Trace>,

@@ -143,8 +143,7 @@ fn settle(place: &Place, codec: &Codec, before: &BTreeSet<String>) -> Result<usi
             Ok(json) => json,
             Err(e) => return failure = Some(e),
         };
-        let value = codec.encode(topic, &json).map_or_else(|_| json.clone(), std::borrow::Cow::into_owned);
-        results.push(place::keyed(index, topic, result.user_id.as_str(), value));
+        results.push(place::keyed(index, topic, result.user_id.as_str(), codec.written(topic, json)));
     })?;
     failure.map_or(Ok(()), Err)?;
     let count = results.len();
