@@ -104,7 +104,10 @@ pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<
 
 /// Reads JSON and Avro. Avro is written only where a schema registry is configured, which is asked before the first
 /// record, so that one which is absent or refuses is known at once; else the built-in one knows what clients register.
-async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
+///
+/// # Errors
+/// When the registry does not answer or refuses our schemas, or the built-in one's file can't be read.
+pub async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
     let prefix = &config.topics.prefix;
     let Some(registry) = config.registry.connect()? else {
         let path = config.data_dir.join("schemas.json");

@@ -65,14 +65,15 @@ pub fn run(args: &ImportArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let Some(last) = lines.iter().map(|l| l.at).max() else { return Err(Usage("the files hold no records".into()).into()) };
 
     let groups = tillflow_processors::groups(&config.settings());
-    let registry = config.registry.connect()?;
-    let codec = Arc::new(registry.map_or_else(Codec::json, |registry| Codec::with_registry(registry, &config.topics.prefix)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // The log may hold Avro already, of whichever registry `run` has.
+    let (codec, _) = runtime.block_on(running::codec(config, &catalog))?;
+    let codec = Arc::new(codec);
     let engine_config = EngineConfig { idle_clock: false, upkeep: None, leave: true, ..running::engine_config(config, &Wall::Real) };
     // What is there already stays as it is.
     let place = match config.log_kind() {
         LogKind::Embedded => Place::Embedded(running::open_embedded(config, &catalog, &config.data_dir)?),
         LogKind::Kafka => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(running::prepare_topics(config, &catalog))?;
             let kafka = place::cluster(config)?;
             place::refuse_where_someone_runs(&kafka, &groups)?;
