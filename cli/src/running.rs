@@ -36,6 +36,9 @@ pub struct Running {
     services: Vec<JoinHandle<Result<()>>>,
 }
 
+/// The file in the data directory that holds the built-in registry: the ids that Avro records in the topics name.
+pub const SCHEMAS: &str = "schemas.json";
+
 /// How often the embedded log is looked through for what may go.
 const UPKEEP: Duration = Duration::from_secs(60);
 
@@ -110,7 +113,7 @@ pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<
 pub async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
     let prefix = &config.topics.prefix;
     let Some(registry) = config.registry.connect()? else {
-        let path = config.data_dir.join("schemas.json");
+        let path = config.data_dir.join(SCHEMAS);
         let store = SchemaStore::open(&path).with_context(|| format!("the schema registry in {}", path.display()))?;
         let registry = store.registry();
         if let Err(e) = registry::register(registry.as_ref(), catalog, prefix) {
