@@ -49,6 +49,6 @@ pub use reference::{
 };
 pub use registry::{BuiltInRegistry, ConfluentRegistry, RegistryError, SchemaRegistry};
 pub use time::Timestamp;
-pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Keyed, Role, Topic};
+pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Keyed, Needs, Role, Topic};
 pub use trace::{TRACEPARENT, Trace};
 pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};

@@ -23,6 +23,8 @@ pub struct Topic {
     pub key: String,
     /// Whether its records lie where their keys say.
     pub keyed: Keyed,
+    /// Whose key may write it over HTTP.
+    pub needs: Needs,
     /// The task group a changelog or rekey topic belongs to.
     pub of: Option<String>,
     /// Number of partitions, the configured default filled in.
@@ -65,6 +67,17 @@ pub enum Keyed {
     Trusted,
     /// All take the way through the re-keying topic, and so keep the order in which one partition holds them.
     Untrusted,
+}
+
+/// Whose key may write an input or reference topic over HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// A server's, at most.
+    #[default]
+    Server,
+    /// An admin's alone: what it says decides about money.
+    Admin,
 }
 
 /// What happens to old records.
@@ -134,6 +147,8 @@ struct Entry {
     key: String,
     #[serde(default)]
     keyed: Keyed,
+    #[serde(default)]
+    needs: Needs,
     of: Option<String>,
     partitions: Option<u32>,
     retention: String,
@@ -188,6 +203,7 @@ impl Catalog {
                 schema: e.schema,
                 key: e.key,
                 keyed: e.keyed,
+                needs: e.needs,
                 of: e.of,
                 partitions,
                 retention,
