@@ -294,6 +294,7 @@ mod tests {
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partitions: 0 }", "partition"),
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partition: 3 }", "partition"),
             ("{ name: x, role: input, schema: s, key: k, keyed: maybe, retention: 1d }", "untrusted"),
+            ("{ name: x, role: reference, schema: s, key: k, needs: owner, retention: 1d }", "admin"),
             ("{ name: x, role: reference, schema: s, key: k, keyed: untrusted, retention: 1d }", "only an input"),
         ] {
             let error = Catalog::parse(&format!("topics:\n  - {line}"), 4).unwrap_err().to_string();
