@@ -36,6 +36,9 @@ pub struct Running {
     services: Vec<JoinHandle<Result<()>>>,
 }
 
+/// The file in the data directory that holds the built-in registry: the ids that Avro records in the topics name.
+pub const SCHEMAS: &str = "schemas.json";
+
 /// How often the embedded log is looked through for what may go.
 const UPKEEP: Duration = Duration::from_secs(60);
 
@@ -104,10 +107,13 @@ pub fn open_embedded(config: &Config, catalog: &Catalog, path: &Path) -> Result<
 
 /// Reads JSON and Avro. Avro is written only where a schema registry is configured, which is asked before the first
 /// record, so that one which is absent or refuses is known at once; else the built-in one knows what clients register.
-async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
+///
+/// # Errors
+/// When the registry does not answer or refuses our schemas, or the built-in one's file can't be read.
+pub async fn codec(config: &Config, catalog: &Arc<Catalog>) -> Result<(Codec, Option<Arc<SchemaStore>>)> {
     let prefix = &config.topics.prefix;
     let Some(registry) = config.registry.connect()? else {
-        let path = config.data_dir.join("schemas.json");
+        let path = config.data_dir.join(SCHEMAS);
         let store = SchemaStore::open(&path).with_context(|| format!("the schema registry in {}", path.display()))?;
         let registry = store.registry();
         if let Err(e) = registry::register(registry.as_ref(), catalog, prefix) {

@@ -6,7 +6,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
-use tillflow_schemas::{Catalog, TRACEPARENT, Timestamp, partition::partition};
+use tillflow_schemas::{Catalog, Codec, TRACEPARENT, Timestamp, partition::partition};
 use tokio::sync::oneshot;
 
 /// Requests that may wait.
@@ -23,11 +23,11 @@ pub trait Appender: Send + Sync {
     fn append(&self, records: Vec<NewRecord>, answer: Answer);
 }
 
-/// Places records by their keys.
+/// Places records by their keys, written as their topics state.
 ///
 /// # Errors
 /// When a schema has no topic.
-pub fn place(catalog: &Catalog, records: Vec<Append>) -> Result<Vec<NewRecord>, PortError> {
+pub fn place(catalog: &Catalog, codec: &Codec, records: Vec<Append>) -> Result<Vec<NewRecord>, PortError> {
     records
         .into_iter()
         .map(|r| {
@@ -38,7 +38,7 @@ pub fn place(catalog: &Catalog, records: Vec<Append>) -> Result<Vec<NewRecord>, 
                 to: TopicPartition { topic: index, partition: home },
                 at: Timestamp::MIN,
                 key: r.key.map(String::into_bytes),
-                value: r.value,
+                value: r.value.map(|json| codec.written(topic, json)),
                 headers: r.trace.map(|trace| (TRACEPARENT.into(), trace.as_str().into())).into_iter().collect(),
             })
         })
@@ -79,5 +79,31 @@ impl Appender for EmbeddedAppender {
         if let Err(TrySendError::Full((_, answer)) | TrySendError::Disconnected((_, answer))) = self.0.try_send((records, answer)) {
             let _ = answer.send(Err(PortError::Unavailable("too many requests wait to be written".into())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tillflow_schemas::BuiltInRegistry;
+
+    #[test]
+    fn with_a_registry_what_is_decided_becomes_avro_and_what_the_shop_sends_stays_json() {
+        let catalog = Catalog::built_in(4).unwrap();
+        let record = |schema, value: &str| Append { schema, key: Some("u1".into()), value: Some(value.into()), trace: None };
+        let result = r#"{"trigger_id": "t", "user_id": "u1", "status": "sent", "detail": "", "at": "2026-03-01T10:00:00.000Z"}"#;
+        let event = r#"{"event_type": "page_viewed", "user_id": "u1", "timestamp": "2026-03-01T10:00:00.000Z"}"#;
+        let appended = |codec: &Codec| {
+            let records =
+                vec![record("email_result", result), record("user_event", event), Append { value: None, ..record("customer", "") }];
+            place(&catalog, codec, records).unwrap()
+        };
+        let codec = Codec::with_registry(Arc::new(BuiltInRegistry::default()), "");
+        let [sent, told, deleted] = appended(&codec).try_into().unwrap();
+        assert_eq!(sent.value.as_ref().unwrap()[0], 0);
+        let results = catalog.get("email_results").unwrap();
+        assert_eq!(codec.decode(results, None, sent.value.as_deref()), codec.decode(results, None, Some(result.as_bytes())));
+        assert_eq!((told.value.unwrap(), deleted.value), (event.as_bytes().to_vec(), None));
+        assert_eq!(appended(&Codec::json())[0].value.as_deref(), Some(result.as_bytes()), "no registry is configured");
     }
 }

@@ -66,6 +66,7 @@ pub struct Engine {
 
 struct Running {
     catalog: Arc<Catalog>,
+    codec: Arc<Codec>,
     metrics: Metrics,
     tasks: Tasks,
     warnings: Warnings,
@@ -169,6 +170,7 @@ impl Builder {
         });
         let running = Arc::new(Running {
             catalog: self.catalog.clone(),
+            codec: self.codec.clone(),
             metrics: self.metrics,
             tasks: self.tasks,
             warnings: Warnings::default(),
@@ -393,7 +395,7 @@ impl Port for Running {
     fn append(&self, records: Vec<Append>) -> oneshot::Receiver<Result<(), PortError>> {
         let (answer, receiver) = oneshot::channel();
         let appender = self.appender.lock().clone();
-        match (append::place(&self.catalog, records), appender) {
+        match (append::place(&self.catalog, &self.codec, records), appender) {
             (Ok(records), Some(appender)) => appender.append(records, answer),
             (Ok(_), None) => drop(answer.send(Err(PortError::Unavailable("shutting down".into())))),
             (Err(e), _) => drop(answer.send(Err(e))),

@@ -19,7 +19,7 @@ pub struct Append {
     pub key: Option<String>,
     /// What the partition follows from where there is no key.
     pub placed_by: Option<String>,
-    /// The value as JSON; `None` is a tombstone.
+    /// The value as JSON, which is written as the topic states; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
     /// The trace it belongs to.
     pub trace: Option<Trace>,

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json, value::RawValue};
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_engine::port::Append;
-use tillflow_schemas::{DecodeError, Event, Role, TRACEPARENT, Timestamp, Trace, UserEvent, UserEventKind};
+use tillflow_schemas::{DecodeError, Event, Needs, Role, TRACEPARENT, Timestamp, Trace, UserEvent, UserEventKind};
 use tokio::sync::{SemaphorePermit, TryAcquireError};
 
 /// How far an event's time may lie after the wall clock: clocks of shops and phones are not exact.
@@ -67,6 +67,7 @@ pub(crate) async fn delete(
 ) -> Result<Response, Problem> {
     caller.needs(Level::Server)?;
     let schema = schema(&app, &name.replace('-', "_"), &[Role::Reference])?;
+    caller.needs(needed(&app, &schema))?;
     let bad = |e: DecodeError| Problem::new(StatusCode::BAD_REQUEST, "bad_key", e.to_string());
     let event = Event::decode(&schema, Some(&key), None).map_err(bad)?;
     let record = encode(&event).map_err(bad)?;
@@ -85,6 +86,15 @@ fn schema(app: &App, topic: &str, roles: &[Role]) -> Result<String, Problem> {
     }
 }
 
+/// The key that records of this schema need.
+fn needed(app: &App, schema: &str) -> Level {
+    match app.shop.catalog().of_schema(schema).map(|t| t.needs) {
+        Some(Needs::Admin) => Level::Admin,
+        _ if schema == "user_event" => Level::Write,
+        _ => Level::Server,
+    }
+}
+
 /// What is wrong with one record of a request.
 #[derive(Serialize)]
 pub(crate) struct Fault {
@@ -100,7 +110,7 @@ impl Fault {
 }
 
 async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Result<Response, Problem> {
-    let needed = if schema == "user_event" { Level::Write } else { Level::Server };
+    let needed = needed(app, schema);
     let headers = request.headers().clone();
     let signed = Keyring::is_signed(&headers);
     if !signed {
@@ -112,6 +122,7 @@ async fn take(app: &App, caller: &Caller, schema: &str, request: Request) -> Res
     let (_slots, body) = read(app, request).await?;
     let signer = if signed { app.keyring.signer(&headers, &body, Timestamp::wall())? } else { caller.clone() };
     let caller = &signer;
+    caller.needs(needed)?;
     let now = (app.wall)();
     let mut faults = Vec::new();
     let mut good = Vec::new();

@@ -135,6 +135,14 @@ impl Codec {
         Ok(Cow::Owned(frame(self.id(registry.as_ref(), topic)?, &datum)))
     }
 
+    /// The same of a value that must not be lost: JSON, which every reader takes, where it can't be Avro.
+    pub fn written(&self, topic: &Topic, json: Vec<u8>) -> Vec<u8> {
+        match self.encode(topic, &json) {
+            Ok(Cow::Owned(avro)) => avro,
+            _ => json,
+        }
+    }
+
     fn reader(&self, id: u32, schema: &str) -> Result<Arc<Reader>, CodecError> {
         if let Some(fit) = self.readers.read().get(&id).and_then(|by_schema| by_schema.get(schema)) {
             return Ok(fit.clone()?);

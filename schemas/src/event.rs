@@ -4,8 +4,8 @@ use crate::{
     Badge, BoxContents, Campaign, Challenge, Change, ClockMark, Customer, CustomerSignal, DeadLetterStatus, DecodeError, DemandSignal,
     EmailResult, EmailTrigger, Entitlements, ErasedUser, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Parcel, Plan,
     PriceChange, PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward,
-    SegmentDefinition, Segments, ShopFact, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, UserId,
-    error::shorten, input, json, reference, user_event,
+    SegmentDefinition, Segments, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, UserId, error::shorten,
+    input, json, reference, user_event,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -52,7 +52,7 @@ pub const EVENT_ID_HORIZON: Duration = Duration::from_secs(7 * 24 * 3600);
 macro_rules! events {
     (
         plain { $($variant:ident($type:ident) = $schema:literal, key $key:expr;)+ }
-        reference { $($rvariant:ident($rtype:ident) = $rschema:literal, id $id:ident;)+ }
+        reference { $($rvariant:ident($rtype:ident) = $rschema:literal, id $id:ident, from $from:expr;)+ }
     ) => {
         /// One record of any topic, decoded.
         #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ macro_rules! events {
             }
         }
         impl Reference for $rtype {
-            fn valid_from(&self) -> Option<Timestamp> { self.valid_from }
+            fn valid_from(&self) -> Option<Timestamp> { let from: fn(&$rtype) -> Option<Timestamp> = $from; from(self) }
             fn of(event: &Event) -> Option<&Self> {
                 match event { Event::$rvariant(change) => change.value.as_ref(), _ => None }
             }
@@ -136,7 +136,7 @@ macro_rules! events {
                         };
                         let mut v = json::read::<$rtype>(bytes)?;
                         if AsRef::<str>::as_ref(&v.$id).is_empty() { v.$id = id.into(); }
-                        v.valid_from.map_or(Ok(()), |t| json::check_not_beyond("valid_from", t))?;
+                        v.valid_from().map_or(Ok(()), |t| json::check_not_beyond("valid_from", t))?;
                         let event = v.into_event();
                         event.check()?;
                         Ok(event)
@@ -246,24 +246,23 @@ events! {
         Parcel(Parcel) = "parcel", key |v| v.key.as_str();
         ProductCommand(ProductCommand) = "product_command", key |v| v.product_id.as_str();
         CustomerSignal(CustomerSignal) = "customer_signal", key |v| v.user_id.as_str();
-        ShopFact(ShopFact) = "shop_fact", key |v| v.scope.as_str();
         ProductStatus(ProductStatus) = "product_status", key |v| v.product_id.as_str();
-        ErasedUser(ErasedUser) = "erased_user", key |v| v.user_id.as_str();
         ClockMark(ClockMark) = "clock_mark", key |_| "";
         DeadLetterStatus(DeadLetterStatus) = "dead_letter_status", key |v| v.id.as_str();
         TaskOwner(TaskOwner) = "task_owner", key |v| v.task.as_str();
     }
     reference {
-        Product(Product) = "product", id product_id;
-        Customer(Customer) = "customer", id user_id;
-        PricingRule(PricingRule) = "pricing_rule", id scope;
-        Plan(Plan) = "plan", id plan_id;
-        Campaign(Campaign) = "campaign", id campaign_id;
-        Reward(Reward) = "reward", id reward_id;
-        Challenge(Challenge) = "challenge", id challenge_id;
-        Badge(Badge) = "badge", id badge_id;
-        SegmentDefinition(SegmentDefinition) = "segment_definition", id segment_id;
-        Template(Template) = "template", id template_id;
+        Product(Product) = "product", id product_id, from |v| v.valid_from;
+        Customer(Customer) = "customer", id user_id, from |v| v.valid_from;
+        PricingRule(PricingRule) = "pricing_rule", id scope, from |v| v.valid_from;
+        Plan(Plan) = "plan", id plan_id, from |v| v.valid_from;
+        Campaign(Campaign) = "campaign", id campaign_id, from |v| v.valid_from;
+        Reward(Reward) = "reward", id reward_id, from |v| v.valid_from;
+        Challenge(Challenge) = "challenge", id challenge_id, from |v| v.valid_from;
+        Badge(Badge) = "badge", id badge_id, from |v| v.valid_from;
+        SegmentDefinition(SegmentDefinition) = "segment_definition", id segment_id, from |v| v.valid_from;
+        Template(Template) = "template", id template_id, from |v| v.valid_from;
+        ErasedUser(ErasedUser) = "erased_user", id user_id, from |_| None;
     }
 }
 
@@ -277,9 +276,8 @@ impl Event {
             Self::Command(v) => Some(v.timestamp),
             Self::ProductCommand(v) => Some(v.at),
             Self::CustomerSignal(v) => Some(v.at),
-            Self::ShopFact(v) => Some(v.at),
             Self::ClockMark(v) => Some(v.at),
-            Self::ErasedUser(v) => Some(v.erased_at),
+            Self::ErasedUser(c) => Some(c.value.as_ref()?.erased_at),
             Self::Product(c) => c.value.as_ref()?.valid_from,
             Self::Customer(c) => c.value.as_ref()?.valid_from,
             _ => None,
@@ -320,7 +318,6 @@ impl Event {
             Self::Command(c) => vec![once("command", &c.command_id)],
             Self::ProductCommand(c) => vec![once("request", &c.request_id)],
             Self::CustomerSignal(s) => vec![once("signal", &s.signal_id)],
-            Self::ShopFact(f) => vec![once("fact", &f.fact_id)],
             _ => Vec::new(),
         }
     }
@@ -331,7 +328,6 @@ impl Event {
             Self::Inventory(v) if v.product_id.as_str().is_empty() => v.product_id = key.into(),
             Self::Subscription(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
             Self::Command(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
-            Self::ErasedUser(v) if v.user_id.as_str().is_empty() => v.user_id = key.into(),
             _ => {}
         }
     }
@@ -352,7 +348,7 @@ impl Event {
             }
             Self::PricingRule(c) => c.value.as_ref().map_or(Ok(()), reference::check_rule),
             Self::Customer(c) => id("user_id", &c.id),
-            Self::ErasedUser(v) => id("user_id", v.user_id.as_str()),
+            Self::ErasedUser(c) => id("user_id", &c.id),
             Self::Campaign(c) => id("campaign_id", &c.id),
             Self::Reward(c) => id("reward_id", &c.id),
             Self::Challenge(c) => id("challenge_id", &c.id),

@@ -2,7 +2,7 @@
 
 use crate::{
     DecodeError, Money, Timestamp,
-    error::{shorten, shorten_to},
+    error::{path, shorten, shorten_to},
 };
 use compact_str::CompactString;
 use rust_decimal::Decimal;
@@ -24,8 +24,8 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
         let mut reader = serde_json::Deserializer::from_str(text);
         match serde_path_to_error::deserialize::<_, T>(&mut reader) {
             Err(e) => {
-                let reason = shorten_to(200, &e.inner().to_string());
-                DecodeError::at(field(e.path()), if e.inner().is_data() { reason } else { format!("not JSON: {reason}") })
+                let reason = e.inner().to_string();
+                wrong(e.path(), if e.inner().is_data() { reason } else { format!("not JSON: {reason}") })
             }
             Ok(_) => DecodeError::at("", "not JSON: something follows the value"),
         }
@@ -37,7 +37,16 @@ pub fn read<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, DecodeError
 /// # Errors
 /// A field of a wrong type.
 pub fn from_value<T: Deserialize<'static>>(value: Value) -> Result<T, DecodeError> {
-    serde_path_to_error::deserialize(value).map_err(|e| DecodeError::at(field(e.path()), shorten_to(200, &e.inner().to_string())))
+    serde_path_to_error::deserialize(value).map_err(|e| wrong(e.path(), e.inner().to_string()))
+}
+
+/// The error in our words: of a member that is missing, serde knows only the value that lacks it.
+fn wrong(at: &serde_path_to_error::Path, reason: String) -> DecodeError {
+    let at = field(at);
+    match reason.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+        Some((member, _)) => DecodeError::at(path(&at, member), "is missing"),
+        None => DecodeError::at(at, shorten_to(200, &reason)),
+    }
 }
 
 /// The path as the sender knows it: without what stands for "the value itself" or "somewhere in here".

@@ -36,8 +36,7 @@ pub use event::{EVENT_ID_HORIZON, Event, Identity, PACKED, Record, Reference, fr
 pub use ids::{CampaignId, OrderId, PlanId, ProductId, SubscriptionId, UserId};
 pub use input::{Inventory, LoyaltyAction, LoyaltyCommand, SubscriptionAction, SubscriptionEvent};
 pub use internal::{
-    ClockMark, CustomerSignal, DeadLetterStatus, DemandSignal, ItemPair, ItemPairs, Parcel, ProductCommand, ProductStatus, ShopFact,
-    TaskOwner,
+    ClockMark, CustomerSignal, DeadLetterStatus, DemandSignal, ItemPair, ItemPairs, Parcel, ProductCommand, ProductStatus, TaskOwner,
 };
 pub use money::{Money, minor_digits};
 pub use output::{
@@ -50,6 +49,6 @@ pub use reference::{
 };
 pub use registry::{BuiltInRegistry, ConfluentRegistry, RegistryError, SchemaRegistry};
 pub use time::Timestamp;
-pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Keyed, Role, Topic};
+pub use topics::{Catalog, CatalogError, Class, Cleanup, Format, Keyed, Needs, Role, Topic};
 pub use trace::{TRACEPARENT, Trace};
 pub use user_event::{Item, Order, Refund, UserEvent, UserEventKind};

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 
 /// One product of the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 pub struct Product {
     /// The id, as the key.
+    #[serde(default)]
     pub product_id: ProductId,
     /// Shown to shoppers.
+    #[serde(default)]
     pub name: String,
     /// Shown to shoppers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,8 +23,9 @@ pub struct Product {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Scope of pricing rules, segments and diversification.
+    #[serde(default)]
     pub category: String,
-    /// The price that pricing drifts around.
+    /// The price that pricing drifts around. Must be stated: taken for 0, a missing one would give the product away.
     pub base_price: Money,
     /// ISO 4217 code; `shop.currency` where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,13 +40,16 @@ pub struct Product {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_price: Option<Money>,
     /// Goes into boxes of plans with `exclusive_item` only.
+    #[serde(default)]
     pub exclusive: bool,
     /// May go into boxes.
+    #[serde(default)]
     pub box_eligible: bool,
     /// Until then for those with `early_access` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_access_until: Option<Timestamp>,
     /// `price_fixed`, `replenishable` and the shop's own.
+    #[serde(default)]
     pub tags: Vec<String>,
     /// A picture.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,19 +144,24 @@ pub struct PricingRule {
 
 /// A subscription plan, one version of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
 #[allow(missing_docs, reason = "the contract names each field")]
 pub struct Plan {
+    #[serde(default)]
     pub plan_id: PlanId,
+    #[serde(default)]
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Must be stated, be it 0.
     pub price: Money,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
     /// `week`, `month`, `quarter` or `year`.
+    #[serde(default)]
     pub interval: String,
+    #[serde(default)]
     pub version: u64,
+    #[serde(default)]
     pub features: BTreeMap<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_from: Option<Timestamp>,

@@ -23,6 +23,8 @@ pub struct Topic {
     pub key: String,
     /// Whether its records lie where their keys say.
     pub keyed: Keyed,
+    /// Whose key may write it over HTTP.
+    pub needs: Needs,
     /// The task group a changelog or rekey topic belongs to.
     pub of: Option<String>,
     /// Number of partitions, the configured default filled in.
@@ -65,6 +67,17 @@ pub enum Keyed {
     Trusted,
     /// All take the way through the re-keying topic, and so keep the order in which one partition holds them.
     Untrusted,
+}
+
+/// Whose key may write an input or reference topic over HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Needs {
+    /// A server's, at most.
+    #[default]
+    Server,
+    /// An admin's alone: what it says decides about money.
+    Admin,
 }
 
 /// What happens to old records.
@@ -134,6 +147,8 @@ struct Entry {
     key: String,
     #[serde(default)]
     keyed: Keyed,
+    #[serde(default)]
+    needs: Needs,
     of: Option<String>,
     partitions: Option<u32>,
     retention: String,
@@ -188,6 +203,7 @@ impl Catalog {
                 schema: e.schema,
                 key: e.key,
                 keyed: e.keyed,
+                needs: e.needs,
                 of: e.of,
                 partitions,
                 retention,
@@ -247,7 +263,7 @@ mod tests {
     fn the_built_in_list_reads_and_every_schema_but_the_framed_ones_has_one_topic() {
         let catalog = Catalog::built_in(4).unwrap();
         assert_eq!(catalog.of_schema("user_event").unwrap().name, "user_events");
-        assert_eq!(catalog.get("tillflow.shop").unwrap().partitions, 1);
+        assert_eq!(catalog.get("tillflow.owners").unwrap().partitions, 1);
         for topic in catalog.topics().iter().filter(|t| !matches!(t.role, Role::Rekey | Role::Changelog)) {
             assert_eq!(catalog.topics().iter().filter(|t| t.schema == topic.schema).count(), 1, "{}", topic.schema);
         }
@@ -278,6 +294,7 @@ mod tests {
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partitions: 0 }", "partition"),
             ("{ name: x, role: input, schema: s, key: k, retention: 1d, partition: 3 }", "partition"),
             ("{ name: x, role: input, schema: s, key: k, keyed: maybe, retention: 1d }", "untrusted"),
+            ("{ name: x, role: reference, schema: s, key: k, needs: owner, retention: 1d }", "admin"),
             ("{ name: x, role: reference, schema: s, key: k, keyed: untrusted, retention: 1d }", "only an input"),
         ] {
             let error = Catalog::parse(&format!("topics:\n  - {line}"), 4).unwrap_err().to_string();

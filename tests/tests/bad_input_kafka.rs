@@ -1,10 +1,12 @@
-//! Bad input over Kafka, through the whole program: each record's fault is said, its bytes are kept, and the good ones
-//! before and after it in its partition count once.
+//! Input over Kafka, through the whole program. Of bad records each one's fault is said, its bytes are kept, and the good
+//! ones before and after it in its partition count once; good ones count however they are written.
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, time::Duration};
-use tillflow_schemas::{Timestamp, partition::partition};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tillflow_schemas::{
+    Codec, ConfluentRegistry, EntryKind, Event, SchemaRegistry, Timestamp, avro, framing::frame, partition::partition, registry::subject,
+};
 use tillflow_tests::{
     Kafka, Record, Run, Tillflow,
     cluster::{PARTITIONS, Shop},
@@ -239,10 +241,72 @@ fn every_bad_record_is_a_dead_letter_that_says_why_and_the_good_ones_around_it_c
         let kept = letter.value.as_deref().unwrap();
         match letter.header("truncated") {
             None => assert_eq!(kept, bad.value, "{n}"),
-            Some(length) => assert!(bad.value.starts_with(kept) && length == bad.value.len().to_string(), "{n}: {length}"),
+            Some(length) => {
+                assert!(bad.value.starts_with(kept) && length == bad.value.len().to_string(), "{n}: {length}");
+                assert_eq!(letter.header("sha256").map(str::len), Some(64), "{n}");
+            }
         }
     }
     assert_eq!(letters.len(), table.len(), "and nothing else is one");
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
+
+#[test]
+fn records_count_whatever_compresses_them() {
+    let kafka = Kafka::shared();
+    let (shop, mut instance) = start(kafka);
+    let home = partition(b"ada", PARTITIONS);
+    let compressions = ["none", "gzip", "snappy", "lz4", "zstd"];
+    for compression in compressions {
+        let writer: BaseProducer = kafka.client().set("compression.type", compression).create().unwrap();
+        put(
+            &writer,
+            &shop.topic("user_events"),
+            home,
+            Some(b"ada"),
+            &event(json!({"order_id": compression, "note": "x".repeat(9_999)}), ""),
+        );
+        writer.flush(LIMIT).unwrap();
+    }
+    until("all is processed", LIMIT, || shop.is_drained());
+    assert_eq!(earned(kafka, &shop), BTreeMap::from([("ada".to_owned(), vec![10; compressions.len()])]));
+    assert!(kafka.read(&shop.topic("dead_letters")).is_empty());
+    assert!(instance.stop().success(), "{}", instance.stderr());
+}
+
+#[test]
+fn with_a_registry_avro_is_read_and_outputs_are_avro() {
+    let kafka = Kafka::shared();
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    // Any registry in Confluent's form will do; another shop's built-in one is.
+    let mut registry_of = Tillflow::run().spawn();
+    registry_of.wait_until_ready();
+    let mut instance = instance(&shop, "one").set("registry.url", registry_of.url()).spawn();
+    instance.wait_until_ready();
+
+    let registry = Arc::new(ConfluentRegistry::new(registry_of.url(), LIMIT, LIMIT).unwrap());
+    let schema = avro::built_in("user_event").unwrap();
+    let id = registry.register(&subject(&shop.prefix, "user_events"), schema.text()).unwrap();
+    let datum = schema.encode(order("ada", "o1", "10.00").to_string().as_bytes()).unwrap();
+    let writer = producer(kafka);
+    let home = partition(b"ada", PARTITIONS);
+    put(&writer, &shop.topic("user_events"), home, Some(b"ada"), &frame(id, &datum));
+    put(&writer, &shop.topic("user_events"), home, Some(b"ada"), order("ada", "o2", "10.00").to_string().as_bytes());
+    writer.flush(LIMIT).unwrap();
+    until("all is processed", LIMIT, || shop.is_drained());
+
+    let (catalog, codec) = (&shop.cluster.catalog, Codec::with_registry(registry, &shop.prefix));
+    let told = |topic: &str| kafka.read(&shop.topic(topic)).into_iter().filter_map(|r| r.value).collect::<Vec<_>>();
+    let entries = told("loyalty_updates");
+    assert!(!entries.is_empty() && entries.iter().all(|value| value.starts_with(&[0])), "{entries:?}");
+    let earned = entries.iter().filter_map(|value| match codec.decode(catalog.get("loyalty_updates")?, None, Some(value)).unwrap() {
+        Event::LoyaltyUpdate(entry) => (entry.kind == EntryKind::Earn).then_some((entry.points, entry.order_id?.as_str().to_owned())),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(earned.collect::<Vec<_>>(), ["o1", "o2"].map(|order| (10, order.to_owned())));
+    // What the list of topics states as JSON stays so.
+    assert!(told("notifications").iter().all(|value| value.starts_with(b"{")));
+    assert!(told("dead_letters").is_empty());
     assert!(instance.stop().success(), "{}", instance.stderr());
 }
 
@@ -298,6 +362,7 @@ fn bad_rules_and_products_over_kafka_are_dead_letters_and_the_former_ones_go_on(
         ("pricing_rules", json!({"scope": "default", "lwo": 5}), "low"),
         ("pricing_rules", json!({"scope": "default", "low": 500, "high": 5}), "high"),
         ("products", json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "-1"}), "base_price"),
+        ("products", json!({"product_id": "cup", "name": "Cup", "category": "tea"}), "base_price: is missing"),
         (
             "products",
             json!({"product_id": "tea", "name": "Tea", "category": "tea", "base_price": "1", "min_price": "9", "max_price": "2"}),

@@ -7,16 +7,26 @@ use tillflow_tests::{Api, Fault, Kafka, Run, Scratch, Tillflow, scratch, until};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// The data directory of a demo that is over.
-fn demo() -> (Arc<Scratch>, PathBuf) {
+/// Of what the demo's shop decides in its twenty seconds, none may be missing.
+const DECIDED: [&str; 9] = [
+    "price_changes",
+    "recommendations",
+    "related_products",
+    "loyalty_updates",
+    "notifications",
+    "entitlements",
+    "box_contents",
+    "segments",
+    "email_triggers",
+];
+
+/// The data directory of a demo that is over, and what it said of itself.
+fn demo(length: &[&str]) -> (Arc<Scratch>, PathBuf, Value) {
     let files = Arc::new(scratch("shop"));
     let directory = files.join("data");
-    let arguments = ["demo", "--for", "6s", "--headless", "--rate", "80", "--data-dir"];
-    let summary = Tillflow::command(arguments).arg(directory.display().to_string()).finish().ok().json();
-    for topic in ["loyalty_updates", "price_changes", "entitlements"] {
-        assert!(summary["outputs"][topic].as_u64() > Some(0), "{topic} in {summary}");
-    }
-    (files, directory)
+    let run = Tillflow::command(["demo", "--headless", "--for"].iter().chain(length).copied());
+    let summary = run.arg("--data-dir").arg(directory.display().to_string()).finish().ok().json();
+    (files, directory, summary)
 }
 
 fn embedded(directory: &std::path::Path) -> Tillflow {
@@ -52,10 +62,22 @@ fn order_and_see_the_points(shop: &Tillflow, user: &str) {
 
 #[test]
 fn a_demos_shop_goes_on_from_a_backup_and_on_kafka_with_the_same_balances() {
-    let (_files, directory) = demo();
+    let (_files, directory, summary) = demo(&["20s"]);
+    for topic in DECIDED {
+        assert!(summary["outputs"][topic].as_u64() > Some(0), "{topic} in {summary}");
+    }
     let mut shop = embedded(&directory);
     let expected = known(&shop);
     assert!(expected.iter().any(|k| k["balance"].as_i64() > Some(0)), "nobody has points");
+
+    // The built-in registry knows what clients registered.
+    let schema = json!({"schema": r#"{"type": "record", "name": "Own", "fields": []}"#});
+    let registered = shop.post("/subjects/own/versions", schema);
+    assert!(registered.status().is_success());
+    let id = registered.json::<Value>().unwrap()["id"].clone();
+    let schema_of = |shop: &Tillflow| shop.json(&format!("/schemas/ids/{id}"))["schema"].clone();
+    let own = schema_of(&shop);
+    assert!(own.is_string(), "{own}");
 
     // While an instance runs, the directory is its own.
     let copy = directory.with_file_name("copy");
@@ -75,13 +97,17 @@ fn a_demos_shop_goes_on_from_a_backup_and_on_kafka_with_the_same_balances() {
     assert!(restore().stderr.contains("holds a log already"));
     let mut shop = embedded(&restored);
     assert_eq!(known(&shop), expected);
+    assert_eq!(schema_of(&shop), own);
     assert!(shop.stop().success());
 
     // To the cluster, and on.
     let kafka = Kafka::shared();
     let (prefix, on_kafka) = (kafka.prefix(), directory.with_file_name("on-kafka"));
     let cluster = |run: Run| run.set("brokers", kafka.bootstrap()).set("topics.prefix", &prefix).set("app_id", format!("{prefix}app"));
-    let migrate = || cluster(Tillflow::command(["migrate", "--to-kafka", "--json"]).set("data_dir", restored.display())).finish();
+    let migrate = || {
+        let run = Tillflow::command(["migrate", "--to-kafka", "--json", "--new-data-dir"]).arg(on_kafka.display().to_string());
+        cluster(run.set("data_dir", restored.display())).finish()
+    };
     let written = migrate().ok().json();
     for topic in ["user_events", "loyalty_updates", "products"] {
         assert!(written["records"][topic].as_u64() > Some(0), "{topic} in {written}");
@@ -94,6 +120,7 @@ fn a_demos_shop_goes_on_from_a_backup_and_on_kafka_with_the_same_balances() {
     shop.wait_until_ready();
     until("all tasks are restored", LONG, || shop.get("/v1/users/user0/loyalty").status().is_success() && known_of_all(&shop));
     assert_eq!(known(&shop), expected);
+    assert_eq!(schema_of(&shop), own);
     let entries = || kafka.read(&format!("{prefix}loyalty_updates")).len();
     let before = entries();
     order_and_see_the_points(&shop, "user3");
@@ -113,7 +140,7 @@ fn known_of_all(shop: &Tillflow) -> bool {
 
 #[test]
 fn a_migration_that_breaks_off_leaves_nothing_and_can_be_given_again() {
-    let (_files, directory) = demo();
+    let (_files, directory, _) = demo(&["6s", "--rate", "80"]);
     let kafka = Kafka::setup().property("transaction.max.timeout.ms", "120000").start();
     let migrate = |brokers: String, minutes: &str| {
         let run = Tillflow::command(["migrate", "--to-kafka", "--json", "--minutes", minutes]);

@@ -69,7 +69,7 @@ fn a_running_embedded_instance_takes_marks_and_shows_its_dead_letters() {
     shop.wait_until_ready();
     let client = reqwest::blocking::Client::new();
     let post = |path: &str, body: Value| {
-        let answer = client.post(format!("{}{path}", shop.url())).bearer_auth("server").json(&body).send().unwrap();
+        let answer = client.post(format!("{}{path}", shop.url())).bearer_auth("admin").json(&body).send().unwrap();
         assert!(answer.status().is_success(), "{path}: {}", answer.text().unwrap_or_default());
     };
     post("/v1/events", order("ann"));

@@ -126,6 +126,13 @@ fn on_an_embedded_log_a_user_is_exported_whole_and_erased_without_trace() {
     assert_eq!(balance(&shop, "ann"), Some(5));
     assert_eq!(shop.post("/v1/events", order("bob", "bob-1", Timestamp::wall())).status(), 202);
     until("not even the ids of his orders are known", LONG, || balance(&shop, "bob") == Some(5));
+    // Taken back, what was recorded of him before counts where it is sent again.
+    let taken_back = reqwest::blocking::Client::new().delete(format!("{}/v1/topics/erased_users/bob", shop.url())).send().unwrap();
+    assert_eq!(taken_back.status(), 202);
+    until("an order from before counts", LONG, || {
+        assert_eq!(shop.post("/v1/events", order("bob", "bob-0", before)).status(), 202);
+        balance(&shop, "bob") == Some(10)
+    });
     assert!(shop.stop().success());
 }
 

@@ -4,6 +4,7 @@ use super::{Out, PlaceArgs, Usage, place};
 use crate::{
     config::{Config, LogKind},
     progress::bar,
+    running::SCHEMAS,
 };
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -22,7 +23,7 @@ const EMBEDDED: &str = "embedded";
 
 /// Arguments of `tillflow backup`.
 #[derive(Args, Debug)]
-#[command(long_about = "Copy an embedded data directory: topics, state, timers and positions, as of one moment.\n\n\
+#[command(long_about = "Copy an embedded data directory: topics, state, timers, positions and schemas, as of one moment.\n\n\
     Stop the instance first. On one file system, files are linked instead of copied, which takes no time and no room; \
     to survive the disk, give a directory on another one.")]
 pub struct BackupArgs {
@@ -61,6 +62,7 @@ pub fn backup(args: &BackupArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let log = place::embedded(config)?;
     fs::create_dir_all(&args.dir).with_context(|| format!("creating {}", args.dir.display()))?;
     log.directory().checkpoint(&args.dir.join(EMBEDDED))?;
+    carry_schemas(&config.data_dir, &args.dir)?;
     let manifest = json!({
         "tillflow": env!("CARGO_PKG_VERSION"), "format": FORMAT, "partitions": config.topics.partitions, "made_at": Timestamp::wall(),
     });
@@ -91,9 +93,36 @@ pub fn restore(args: &RestoreArgs, config: &Config, out: Out<'_>) -> Result<()> 
     let progress = bar(Some(size(&args.dir.join(EMBEDDED))?), "copying bytes");
     let bytes = copy(&args.dir.join(EMBEDDED), &beside, &progress)?;
     progress.finish_and_clear();
+    // The log comes last: where it is, all is there.
+    carry_schemas(&args.dir, &config.data_dir)?;
     fs::rename(&beside, &target).with_context(|| format!("renaming {}", beside.display()))?;
     File::open(&config.data_dir)?.sync_all()?;
     report("Restored", &args.dir, &config.data_dir, bytes, args.json, out)
+}
+
+/// Copies the built-in registry from one data directory to another, where there is one: records name schemas by its ids.
+///
+/// # Errors
+/// When other schemas are there already, or the disk fails.
+pub fn carry_schemas(from: &Path, to: &Path) -> Result<()> {
+    let (source, target) = (from.join(SCHEMAS), to.join(SCHEMAS));
+    if !source.exists() {
+        return Ok(());
+    }
+    let schemas = fs::read(&source).with_context(|| format!("reading {}", source.display()))?;
+    if target.exists() {
+        let there = fs::read(&target).with_context(|| format!("reading {}", target.display()))?;
+        if there != schemas {
+            bail!("{} holds other schemas than {}; move it away first", target.display(), source.display());
+        }
+        return Ok(());
+    }
+    fs::create_dir_all(to).with_context(|| format!("creating {}", to.display()))?;
+    let beside = target.with_extension("part");
+    fs::write(&beside, schemas).with_context(|| format!("writing {}", beside.display()))?;
+    File::open(&beside)?.sync_all()?;
+    fs::rename(&beside, &target).with_context(|| format!("renaming {}", beside.display()))?;
+    Ok(File::open(to)?.sync_all()?)
 }
 
 fn only_embedded(config: &Config) -> Result<()> {
@@ -175,6 +204,8 @@ mod tests {
         let log = open_embedded(&config, &catalog, &config.data_dir).unwrap();
         log.write(&marks(&catalog, Timestamp::EARLIEST).unwrap(), std::iter::empty()).unwrap();
 
+        fs::write(config.data_dir.join(SCHEMAS), "{}").unwrap();
+
         let to = BackupArgs { dir: dir.path().join("copy"), json: true, place: PlaceArgs::default() };
         let error = backup(&to, &config, &mut Vec::new()).unwrap_err();
         assert!(format!("{error:#}").contains("another process"), "{error:#}");
@@ -195,8 +226,15 @@ mod tests {
         let place = Place::open(&elsewhere).unwrap();
         assert_eq!(place.read_all(place.topic("clock_mark").unwrap().0).unwrap().len(), 4);
         drop(place);
+        assert_eq!(fs::read_to_string(elsewhere.data_dir.join(SCHEMAS)).unwrap(), "{}");
 
         elsewhere.data_dir = dir.path().join("third");
+        fs::create_dir(&elsewhere.data_dir).unwrap();
+        fs::write(elsewhere.data_dir.join(SCHEMAS), "[]").unwrap();
+        assert!(restore(&from, &elsewhere, &mut Vec::new()).unwrap_err().to_string().contains("holds other schemas"));
+        assert!(!elsewhere.data_dir.join(EMBEDDED).exists());
+
+        elsewhere.data_dir = dir.path().join("fourth");
         elsewhere.topics.partitions = 8;
         let error = restore(&from, &elsewhere, &mut Vec::new()).unwrap_err();
         assert!(error.is::<Usage>() && error.to_string().contains("topics.partitions to 4"), "{error}");

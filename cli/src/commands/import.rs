@@ -65,14 +65,15 @@ pub fn run(args: &ImportArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let Some(last) = lines.iter().map(|l| l.at).max() else { return Err(Usage("the files hold no records".into()).into()) };
 
     let groups = tillflow_processors::groups(&config.settings());
-    let registry = config.registry.connect()?;
-    let codec = Arc::new(registry.map_or_else(Codec::json, |registry| Codec::with_registry(registry, &config.topics.prefix)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // The log may hold Avro already, of whichever registry `run` has.
+    let (codec, _) = runtime.block_on(running::codec(config, &catalog))?;
+    let codec = Arc::new(codec);
     let engine_config = EngineConfig { idle_clock: false, upkeep: None, leave: true, ..running::engine_config(config, &Wall::Real) };
     // What is there already stays as it is.
     let place = match config.log_kind() {
         LogKind::Embedded => Place::Embedded(running::open_embedded(config, &catalog, &config.data_dir)?),
         LogKind::Kafka => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(running::prepare_topics(config, &catalog))?;
             let kafka = place::cluster(config)?;
             place::refuse_where_someone_runs(&kafka, &groups)?;
@@ -143,8 +144,7 @@ fn settle(place: &Place, codec: &Codec, before: &BTreeSet<String>) -> Result<usi
             Ok(json) => json,
             Err(e) => return failure = Some(e),
         };
-        let value = codec.encode(topic, &json).map_or_else(|_| json.clone(), std::borrow::Cow::into_owned);
-        results.push(place::keyed(index, topic, result.user_id.as_str(), value));
+        results.push(place::keyed(index, topic, result.user_id.as_str(), codec.written(topic, json)));
     })?;
     failure.map_or(Ok(()), Err)?;
     let count = results.len();

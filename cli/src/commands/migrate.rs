@@ -4,14 +4,19 @@
 //! nothing. Topics keep their records; changelogs get the rows of the tasks' states, from which `run` restores them.
 //! Offsets are the cluster's own, so each task's positions are translated: behind the last record that it had consumed.
 
-use super::{Out, PlaceArgs, Usage, migrate_writer::Writer, place};
-use crate::{config::Config, progress::bar, running};
+use super::{Out, PlaceArgs, Usage, backup, migrate_writer::Writer, place};
+use crate::{
+    config::Config,
+    progress::bar,
+    running::{self, SCHEMAS},
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,14 +47,18 @@ const ANSWER: Duration = Duration::from_secs(20);
     timers.\n\nStop the instance first. The cluster's topics are created where they are missing, and must hold no records: it is \
     refused to mix two shops. Everything is written in one transaction, so that breaking off (Ctrl-C, a crash, a lost broker) leaves \
     nothing behind and the command can be given again; the data directory is only read. Afterwards start `tillflow run --brokers …` \
-    with another, empty --data-dir, and don't run on the old one any more: there would be two shops, each with its own mails.",
-    after_help = "Example:\n  tillflow migrate --to-kafka --brokers localhost:9092 --data-dir ./tillflow-data\n  \
+    with another data directory, empty but for what --new-data-dir put there, and don't run on the old one any more: there would be two \
+    shops, each with its own mails.",
+    after_help = "Example:\n  tillflow migrate --to-kafka --brokers localhost:9092 --data-dir ./tillflow-data --new-data-dir ./tillflow-kafka\n  \
     tillflow run --brokers localhost:9092 --data-dir ./tillflow-kafka"
 )]
 pub struct MigrateArgs {
     /// Where to: a Kafka cluster, the one that --brokers or the configuration names
     #[arg(long, required = true)]
     pub to_kafka: bool,
+    /// The data directory with which it goes on; it gets what does not lie on the cluster, the schemas of the built-in registry
+    #[arg(long, value_name = "DIR")]
+    pub new_data_dir: Option<PathBuf>,
     /// Minutes that it may take; the cluster's transaction.max.timeout.ms is the limit, 15 minutes by default
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1_440))]
     pub minutes: u32,
@@ -81,6 +90,9 @@ pub fn run(args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let writer = Writer::open(&kafka, Duration::from_secs(60 * u64::from(args.minutes)), 2 * groups.len())?;
     place::refuse_where_someone_runs(&kafka, &groups)?;
     refuse_where_records_are(&kafka)?;
+    if let Some(dir) = &args.new_data_dir {
+        backup::carry_schemas(&config.data_dir, dir)?;
+    }
 
     writer.begin()?;
     let migration = Migration { log: &log, kafka: &kafka, groups: &groups, writer: &writer, interrupted: &interrupted };
@@ -92,7 +104,7 @@ pub fn run(args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
         }
     };
     writer.commit().context("it is not known whether the cluster took it; `tillflow topics plan` and a look into its topics tell")?;
-    report(&written, config, args.json, out)
+    report(&written, args, config, out)
 }
 
 /// Reads until the first committed record, or to the ends: what was aborted leaves offsets behind, but no records.
@@ -279,8 +291,12 @@ fn state_validity(record: &mut Record, versions: &mut HashSet<Vec<u8>>) {
     }
 }
 
-fn report(written: &Written, config: &Config, as_json: bool, out: Out<'_>) -> Result<()> {
-    if as_json {
+fn report(written: &Written, args: &MigrateArgs, config: &Config, out: Out<'_>) -> Result<()> {
+    let schemas = config.data_dir.join(SCHEMAS);
+    if args.new_data_dir.is_none() && schemas.exists() {
+        tracing::warn!("copy {} into the data directory with which it goes on: Avro records name schemas by its ids", schemas.display());
+    }
+    if args.json {
         writeln!(out, "{}", json!({"records": written.records, "rows": written.rows}))?;
         return Ok(());
     }
@@ -288,7 +304,8 @@ fn report(written: &Written, config: &Config, as_json: bool, out: Out<'_>) -> Re
     let topics = written.records.values().filter(|n| **n > 0).count();
     let brokers = config.brokers.as_deref().unwrap_or_default();
     writeln!(out, "Migrated {records} records of {topics} topics and {rows} rows of state to {brokers}.")?;
-    writeln!(out, "Go on with: tillflow run --brokers {brokers} --data-dir ANOTHER_DIRECTORY")?;
+    let next = args.new_data_dir.as_ref().map_or("ANOTHER_DIRECTORY".into(), |dir| dir.display().to_string());
+    writeln!(out, "Go on with: tillflow run --brokers {brokers} --data-dir {next}")?;
     writeln!(out, "Don't run on {} any more: there would be two shops.", config.data_dir.display())?;
     Ok(())
 }
@@ -319,7 +336,7 @@ mod tests {
 
     #[test]
     fn without_a_cluster_or_a_data_directory_it_is_refused() {
-        let args = MigrateArgs { to_kafka: true, minutes: 1, json: false, place: PlaceArgs::default() };
+        let args = MigrateArgs { to_kafka: true, new_data_dir: None, minutes: 1, json: false, place: PlaceArgs::default() };
         assert!(run(&args, &Config::default(), &mut Vec::new()).unwrap_err().is::<Usage>());
         let dir = tempfile::tempdir().unwrap();
         let config = Config { brokers: Some("127.0.0.1:1".into()), data_dir: dir.path().join("none"), ..Config::default() };

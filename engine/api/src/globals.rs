@@ -61,10 +61,10 @@ impl Globals {
             Event::Badge(c) => self.version::<Badge>(c, logged_at),
             Event::SegmentDefinition(c) => self.version::<SegmentDefinition>(c, logged_at),
             Event::Template(c) => self.version::<Template>(c, logged_at),
+            Event::ErasedUser(c) => self.version::<ErasedUser>(c, logged_at),
             Event::RelatedProducts(v) => self.latest::<RelatedProducts>(v),
             Event::ProductStatus(v) => self.latest::<ProductStatus>(v),
             Event::ProductPrice(v) => self.latest::<ProductPrice>(v),
-            Event::ErasedUser(v) => self.latest::<ErasedUser>(v),
             _ => {}
         }
     }
@@ -126,5 +126,18 @@ mod tests {
         let versions: Vec<_> = globals.versions::<Plan>("p").map(|(_, p)| p.map(|p| p.name.clone()).unwrap_or_default()).collect();
         assert_eq!(versions, ["first", "between", "second", ""]);
         assert_eq!(globals.versions::<Plan>("q").count(), 0);
+    }
+
+    #[test]
+    fn an_erasure_counts_until_it_is_taken_back_and_again_when_it_is_said_again() {
+        let mut globals = Globals::default();
+        let at = Timestamp::from_millis;
+        let erased = |until| ErasedUser { user_id: "ann".into(), erased_at: at(until) }.into_event();
+        globals.apply(&erased(10), at(20));
+        assert_eq!([9, 10, 11].map(|t| globals.is_erased("ann", at(t))), [true, true, false]);
+        globals.apply(&Event::ErasedUser(Change { id: "ann".into(), value: None }), at(30));
+        assert!(!globals.is_erased("ann", at(9)));
+        globals.apply(&erased(35), at(40));
+        assert!(globals.is_erased("ann", at(35)) && !globals.is_erased("ben", at(35)));
     }
 }

@@ -75,3 +75,30 @@ fn place(catalog: &Catalog, key: Option<&[u8]>, source: u32) -> Option<TopicPart
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_is_cut_off_and_told_by_its_length_and_hash() {
+        let catalog = Catalog::built_in(4).unwrap();
+        let at = TopicPartition { topic: catalog.index("user_events").unwrap(), partition: 3 };
+        let letter = |bytes: usize| {
+            let value = Some(vec![b'a'; bytes]);
+            let record = Record { at, offset: 7, logged_at: Timestamp::EARLIEST, key: None, value, headers: Vec::new() };
+            of_record(&catalog, &record, "decoder", "not JSON", Timestamp::EARLIEST).unwrap()
+        };
+        let header = |letter: &NewRecord, name: &str| {
+            letter.headers.iter().find(|(n, _)| n == name).map(|(_, value)| String::from_utf8(value.clone()).unwrap())
+        };
+        // The hash of a million times `a` is one of those in FIPS 180-2.
+        let cut = letter(1_000_000);
+        assert_eq!(cut.value.as_ref().unwrap().len(), KEPT);
+        assert_eq!(header(&cut, header::TRUNCATED).as_deref(), Some("1000000"));
+        let hash = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
+        assert_eq!(header(&cut, header::HASH).as_deref(), Some(hash));
+        let whole = letter(KEPT);
+        assert_eq!((whole.value.unwrap().len(), header(&letter(KEPT), header::HASH)), (KEPT, None));
+    }
+}

@@ -176,6 +176,31 @@ async fn a_browser_key_reports_behaviour_and_nothing_else() {
     assert_eq!(gateway.post_as("s", "/v1/inventory", stock).await.0, 202);
 }
 
+fn signature(secret: &str, body: &str) -> String {
+    let time = Timestamp::wall().millis() / 1000;
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(format!("{time}.{body}").as_bytes());
+    let signature: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
+    format!("t={time},v1={signature}")
+}
+
+#[tokio::test]
+async fn rules_need_an_admin_key_and_the_catalogue_a_servers() {
+    let keys = Keys { server: vec!["s".into()], admin: vec!["a".into()], webhook_secret: Some("hook".into()), ..Keys::default() };
+    let gateway = start_with(FakeShop::new(), GatewayConfig { keys, ..GatewayConfig::default() }).await;
+    let rule = json!({ "scope": "default", "low": 30 });
+    let rules = gateway.url("/v1/topics/pricing-rules");
+    let signed = gateway.client.post(&rules).header("x-tillflow-signature", signature("hook", &rule.to_string()));
+    assert_eq!(signed.body(rule.to_string()).send().await.unwrap().status(), 403);
+    let product = json!({ "product_id": "p1", "base_price": "9.90" });
+    for (key, may) in [("s", 403), ("a", 202)] {
+        assert_eq!(gateway.post_as(key, "/v1/topics/products", product.clone()).await.0, 202);
+        assert_eq!(gateway.post_as(key, "/v1/topics/pricing_rules", rule.clone()).await.0, may, "{key}");
+        let delete = gateway.client.delete(format!("{rules}/default")).bearer_auth(key);
+        assert_eq!(delete.send().await.unwrap().status(), may, "{key}");
+    }
+}
+
 #[tokio::test]
 async fn a_webhook_with_a_wrong_signature_is_refused_whatever_key_it_carries() {
     let keys = Keys { server: vec!["s".into()], webhook_secret: Some("hook".into()), ..Keys::default() };
@@ -187,11 +212,7 @@ async fn a_webhook_with_a_wrong_signature_is_refused_whatever_key_it_carries() {
     }
     assert!(gateway.shop.appended.lock().unwrap().is_empty());
     let order = json!({ "event_type": "order_completed", "user_id": "u1", "order_id": "o1" }).to_string();
-    let time = Timestamp::wall().millis() / 1000;
-    let mut mac = Hmac::<Sha256>::new_from_slice(b"hook").unwrap();
-    mac.update(format!("{time}.{order}").as_bytes());
-    let signature: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    let request = gateway.client.post(gateway.url("/v1/events")).header("x-tillflow-signature", format!("t={time},v1={signature}"));
+    let request = gateway.client.post(gateway.url("/v1/events")).header("x-tillflow-signature", signature("hook", &order));
     assert_eq!(request.body(order).send().await.unwrap().status(), 202);
 }
 
@@ -205,13 +226,13 @@ async fn a_shop_without_kafka_states_its_catalogue_plans_and_subscriptions() {
     let appended = gateway.shop.appended.lock().unwrap().clone();
     assert_eq!((appended[0].schema, appended[0].key.as_deref()), ("product", Some("p1")));
     assert_eq!((appended[1].schema, appended[1].key.as_deref()), ("subscription_event", Some("u1")));
-    let (status, answer) = gateway.post("/v1/topics/products", json!({ "name": "nameless" }).to_string()).await;
+    let (status, answer) = gateway.post("/v1/topics/products", json!({ "name": "nameless", "base_price": "9.90" }).to_string()).await;
     assert_eq!((status, &answer["errors"][0]["field"]), (400, &json!("product_id")));
     let deleted = gateway.client.delete(gateway.url("/v1/topics/products/p1")).send().await.unwrap();
     assert_eq!(deleted.status(), 202);
     let last = gateway.shop.appended.lock().unwrap().last().unwrap().clone();
     assert_eq!((last.schema, last.key.as_deref(), last.value), ("product", Some("p1"), None));
-    for topic in ["price_changes", "tillflow.shop", "nowhere"] {
+    for topic in ["price_changes", "tillflow.item_pairs", "nowhere"] {
         assert_eq!(gateway.post(&format!("/v1/topics/{topic}"), "{}").await.0, 404, "{topic}");
     }
 }

@@ -37,7 +37,6 @@ schemas! {
     "item_pairs",
     "customer_signal",
     "clock_mark",
-    "shop_fact",
     "product_status",
     "dead_letter_status",
     "task_owner",

@@ -69,7 +69,7 @@ fn commands_and_subscriptions_name_their_fields_too() {
         ("loyalty_commands", r#""action": "dance""#, "action: 'dance' is none of redeem, reverse, spin, adjust, refer"),
         ("loyalty_commands", r#""action": "redeem""#, "reward_id: is missing"),
         ("loyalty_commands", r#""action": "adjust", "points": "many""#, "points: invalid type: string \"many\", expected i64"),
-        ("loyalty_commands", "\"x\": 1", "missing field `action`"),
+        ("loyalty_commands", "\"x\": 1", "action: is missing"),
         ("subscription_events", r#""action": "eaten""#, "action: 'eaten' is none of started, changed,"),
         ("subscription_events", r#""action": "swapped", "from": "a""#, "to: is missing"),
         ("subscription_events", r#""action": "started", "trial_until": true"#, "trial_until: invalid type: boolean"),
@@ -91,6 +91,38 @@ fn ids_may_be_numbers_wherever_they_stand() {
     ] {
         assert_eq!(Codec::json().decode(&topic(name), None, Some(json.as_bytes())).unwrap().key(), Some(id), "{name}");
     }
+}
+
+#[test]
+fn a_price_that_nobody_stated_is_no_price_of_zero() {
+    let (codec, registry) = with_registry();
+    registry.set_compatibility(None, crate::registry::Compatibility::None);
+    for (name, members, field) in [
+        ("products", json!({"product_id": "tea", "name": "Sencha"}), "base_price"),
+        ("plans", json!({"plan_id": "club", "interval": "month", "features": {"seats": "2"}}), "price"),
+    ] {
+        let topic = topic(name);
+        let says = |value: &[u8], expected: &str| {
+            let words = words(codec.decode(&topic, None, Some(value)));
+            assert!(words.starts_with(&format!("{field}: {expected}")), "{name}: {words}");
+        };
+        let stated = |price: serde_json::Value| {
+            let mut members = members.clone();
+            members[field] = price;
+            members.to_string().into_bytes()
+        };
+        says(members.to_string().as_bytes(), "is missing");
+        says(&stated(json!(null)), "");
+        assert!(codec.decode(&topic, None, Some(&stated(json!(0)))).is_ok(), "{name}: what is given away costs 0");
+
+        // The same of a writer whose schema has no such field.
+        let mut schema: serde_json::Value = serde_json::from_str(avro::built_in(&topic.schema).unwrap().text()).unwrap();
+        schema["fields"].as_array_mut().unwrap().retain(|f| f["name"] != field);
+        let schema = schema.to_string();
+        let datum = avro::Schema::parse(&schema).unwrap().encode(members.to_string().as_bytes()).unwrap();
+        says(&framed(&registry, name, &schema, &datum), "is missing");
+    }
+    assert!(Codec::json().decode(&topic("products"), Some(b"tea"), Some(br#"{"base_price": "4.50"}"#)).is_ok(), "the rest may be absent");
 }
 
 #[test]

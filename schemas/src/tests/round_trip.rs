@@ -84,6 +84,8 @@ fn null_deletes_in_reference_topics_only_and_needs_a_key() {
     let codec = Codec::json();
     let Event::Plan(change) = codec.decode(&topic("plans"), Some(b"basic_box"), None).unwrap() else { panic!() };
     assert_eq!((change.id.as_str(), change.value), ("basic_box", None));
+    let Event::ErasedUser(change) = codec.decode(&topic("erased_users"), Some(b"ann"), None).unwrap() else { panic!() };
+    assert_eq!((change.id.as_str(), change.value), ("ann", None));
     assert_eq!(words(codec.decode(&topic("plans"), None, None)), "key: is missing");
     assert_eq!(words(codec.decode(&topic("plans"), Some(b"\xff"), None)), "key: not UTF-8: byte 0 breaks it");
     assert!(words(codec.decode(&topic("inventory"), Some(b"p"), None)).starts_with("no value"));

@@ -25,6 +25,6 @@ pub use client::{Kafka, KafkaSettings};
 pub use drained::drained;
 pub use purge::Purging;
 pub use reader::KafkaReader;
-pub use stores::Stores;
+pub use stores::{Stores, TOMBSTONES_STAY};
 pub use topics::{Difference, apply, check, plan};
 pub use worker::KafkaLog;

@@ -21,9 +21,11 @@ const FLUSH_EVERY: Duration = Duration::from_secs(10);
 /// How long a query may hold a store that is to be opened again.
 const HELD_AT_MOST: Duration = Duration::from_secs(10);
 
-/// Tombstones stay in a changelog for `delete.retention.ms`, a day where nobody set it; less an hour, for clocks that
-/// differ.
-const TOMBSTONES_STAY: Duration = Duration::from_secs(23 * 3_600);
+/// For how long a changelog keeps tombstones: its `delete.retention.ms` when we create it.
+pub const TOMBSTONES_STAY: Duration = Duration::from_secs(24 * 3_600);
+/// So much earlier they are taken for gone: clocks differ.
+const MARGIN: Duration = Duration::from_secs(3_600);
+
 /// Key of the row that says when a store was last written to, or earlier; milliseconds.
 const WRITTEN: &[u8] = &[0, 0, 0, 1, b'a', b't'];
 
@@ -60,10 +62,10 @@ impl Stores {
         &self.path
     }
 
-    /// Whether a store may have missed deletions: its tail of the changelog is older than tombstones are kept. One
+    /// Whether a store may have missed deletions: its tail of the changelog is older than tombstones stay there. One
     /// offset beyond its position is the marker of its own last transaction, not a tail.
-    pub fn missed_tombstones(written: Timestamp, now: Timestamp, position: i64, end: i64) -> bool {
-        position > 0 && end > position + 1 && now > written.plus(TOMBSTONES_STAY)
+    pub fn missed_tombstones(written: Timestamp, now: Timestamp, position: i64, end: i64, stay: Duration) -> bool {
+        position > 0 && end > position + 1 && now > written.plus(stay.saturating_sub(MARGIN))
     }
 
     fn directory(&self, group: &str, partition: u32) -> PathBuf {
@@ -75,6 +77,8 @@ impl Stores {
 pub struct OpenStores {
     stores: Stores,
     group: &'static str,
+    /// For how long their changelog keeps tombstones.
+    tombstones_stay: Duration,
     open: BTreeMap<u32, Directory>,
     flushed: Instant,
     /// When they were last looked at, and at which position each stood then.
@@ -83,11 +87,12 @@ pub struct OpenStores {
 }
 
 impl OpenStores {
-    /// No stores of `group` yet.
-    pub fn new(stores: &Stores, group: &'static str) -> Self {
+    /// No stores of `group` yet, whose changelog keeps tombstones for so long.
+    pub fn new(stores: &Stores, group: &'static str, tombstones_stay: Duration) -> Self {
         Self {
             stores: stores.clone(),
             group,
+            tombstones_stay,
             open: BTreeMap::new(),
             flushed: Instant::now(),
             looked: Timestamp::wall(),
@@ -106,7 +111,8 @@ impl OpenStores {
             Some("it is ahead of its changelog, which must be a new one")
         } else if made_from(&directory)?.zip(id).is_some_and(|(old, id)| old != id) {
             Some("its changelog was deleted and made anew")
-        } else if written(&directory)?.is_some_and(|at| Stores::missed_tombstones(at, Timestamp::wall(), offset, end)) {
+        } else if written(&directory)?.is_some_and(|at| Stores::missed_tombstones(at, Timestamp::wall(), offset, end, self.tombstones_stay))
+        {
             Some("it was away for longer than the changelog keeps tombstones")
         } else {
             None
@@ -236,9 +242,11 @@ mod tests {
     fn only_a_store_with_an_old_tail_may_have_missed_deletions() {
         let written = Timestamp::EARLIEST;
         let (soon, late) = (written.plus(Duration::from_secs(3_600)), written.plus(Duration::from_secs(25 * 3_600)));
-        assert!(Stores::missed_tombstones(written, late, 10, 20));
-        assert!(!Stores::missed_tombstones(written, soon, 10, 20), "tombstones are still there");
-        assert!(!Stores::missed_tombstones(written, late, 10, 11), "nothing was written since");
-        assert!(!Stores::missed_tombstones(written, late, 0, 20), "it is empty: it reads everything");
+        let missed = |now, position, end| Stores::missed_tombstones(written, now, position, end, TOMBSTONES_STAY);
+        assert!(missed(late, 10, 20));
+        assert!(!missed(soon, 10, 20), "tombstones are still there");
+        assert!(!missed(late, 10, 11), "nothing was written since");
+        assert!(!missed(late, 0, 20), "it is empty: it reads everything");
+        assert!(!Stores::missed_tombstones(written, late, 10, 20, 2 * TOMBSTONES_STAY), "this changelog keeps them for longer");
     }
 }

@@ -3,15 +3,20 @@
 use super::{
     client::{ANSWER, Kafka, classify},
     context::Quiet,
+    stores::TOMBSTONES_STAY,
 };
 use crate::log::LogError;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_schemas::{Cleanup, Role, Topic};
+
+/// The setting that says for how long a compacted topic keeps tombstones.
+const DELETE_RETENTION: &str = "delete.retention.ms";
 
 /// One difference between the list and the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -138,6 +143,29 @@ pub async fn apply(kafka: &Kafka, differences: &[Difference]) -> Result<(), LogE
     Ok(())
 }
 
+/// For how long a topic keeps tombstones. Where the cluster doesn't say, which needs a right of its own, it is taken to be
+/// as we create topics.
+pub fn tombstones_stay(kafka: &Kafka, topic: usize) -> Duration {
+    let name = kafka.name(topic);
+    delete_retention(kafka, &name).unwrap_or_else(|why| {
+        let hours = TOMBSTONES_STAY.as_secs() / 3_600;
+        tracing::warn!(topic = name, "{DELETE_RETENTION} is not known, and taken for {hours} h: {why}");
+        TOMBSTONES_STAY
+    })
+}
+
+fn delete_retention(kafka: &Kafka, name: &str) -> Result<Duration, String> {
+    let wrong = |e: KafkaError| e.to_string();
+    let admin: AdminClient<Quiet> = kafka.producer().create_with_context(Quiet).map_err(wrong)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
+    let asked = [ResourceSpecifier::Topic(name)];
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let mut answers = runtime.block_on(admin.describe_configs(&asked, &options)).map_err(wrong)?;
+    let settings = answers.pop().ok_or("no answer")?.map_err(|code| code.to_string())?;
+    let stated = settings.get(DELETE_RETENTION).and_then(|entry| entry.value.as_deref()?.parse().ok());
+    stated.map(Duration::from_millis).ok_or_else(|| "it is not among the topic's settings".into())
+}
+
 fn options_of(topic: &Topic) -> Vec<(&'static str, String)> {
     let mut options = vec![("message.timestamp.type", "LogAppendTime".to_owned())];
     match topic.cleanup {
@@ -145,6 +173,7 @@ fn options_of(topic: &Topic) -> Vec<(&'static str, String)> {
             options.push(("cleanup.policy", "compact".into()));
             options.push(("max.compaction.lag.ms", (7 * 24 * 3_600_000_i64).to_string()));
             options.push(("segment.bytes", (64 << 20).to_string()));
+            options.push((DELETE_RETENTION, TOMBSTONES_STAY.as_millis().to_string()));
         }
         Cleanup::Delete => {
             options.push(("cleanup.policy", "delete".into()));

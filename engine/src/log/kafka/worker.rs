@@ -8,6 +8,7 @@ use super::{
     reader::{KafkaReader, record},
     settle::settle,
     stores::{OpenStores, Stores},
+    topics::tombstones_stay,
     transaction::Writer,
     watch::Watch,
 };
@@ -72,7 +73,7 @@ impl KafkaLog {
             changelog_id,
             member,
             writer,
-            stores: OpenStores::new(stores, group),
+            stores: OpenStores::new(stores, group, tombstones_stay(kafka, changelog)),
             reader,
             started: BTreeSet::new(),
             ends: BTreeMap::new(),

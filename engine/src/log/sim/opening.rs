@@ -1,7 +1,10 @@
 //! What comes before a task runs on the simulated cluster: offsets settle, its store is opened.
 
 use super::{disk::SimBackend, log::SimLog, planted::Defect};
-use crate::log::{ChangelogPosition, LogError, Opened, TopicPartition, kafka::Stores};
+use crate::log::{
+    ChangelogPosition, LogError, Opened, TopicPartition,
+    kafka::{Stores, TOMBSTONES_STAY},
+};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tillflow_schemas::Timestamp;
 use tillflow_state::{StateError, Store};
@@ -43,7 +46,7 @@ impl SimLog {
                 world.violation(format!("{}-{partition} was wiped", self.group));
             }
             let moment = |at: Duration| Timestamp::from_millis(at.as_millis() as i64);
-            let old = Stores::missed_tombstones(moment(disk.written_at()), moment(now), disk.position(), end);
+            let old = Stores::missed_tombstones(moment(disk.written_at()), moment(now), disk.position(), end, TOMBSTONES_STAY);
             if old && planted != Some(Defect::OldStoreKept) {
                 world.count("a store older than the changelog keeps tombstones is built anew");
                 disk.wipe();

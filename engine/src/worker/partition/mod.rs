@@ -278,8 +278,9 @@ impl Partition {
                 if matches!(role, Role::Input | Role::Reference) && self.rekey(&record, &event) {
                     return Ok(());
                 }
-                if let Event::ErasedUser(erased) = &event {
-                    return self.erase(erased);
+                if let Event::ErasedUser(change) = &event {
+                    // Taken back, what is gone stays gone; what comes again counts.
+                    return change.value.as_ref().map_or(Ok(()), |erased| self.erase(erased));
                 }
                 if self.is_erased(&record, &event, globals) {
                     self.shared.metrics.erased_total.with_label_values(&[self.topic_name(record.at)]).inc();

@@ -5,7 +5,6 @@ use crate::{
     log::{NewRecord, Record, TopicPartition},
     worker::{dead_letter, input::FOUND_IN},
 };
-use std::borrow::Cow;
 use tillflow_engine_api::FailedTimer;
 use tillflow_schemas::{Event, Keyed, TRACEPARENT, Timestamp, partition::partition};
 use tillflow_state::StateError;
@@ -75,10 +74,7 @@ impl Partition {
             let Some(target) = self.shared.catalog.topics().get(topic) else { continue };
             self.counters.emitted(topic, target, &self.shared.metrics);
             let to = TopicPartition { topic, partition: partition(emission.key.as_bytes(), target.partitions) };
-            let value = emission.value.map(|json| match self.shared.codec.encode(target, &json) {
-                Ok(Cow::Owned(bytes)) => bytes,
-                _ => json,
-            });
+            let value = emission.value.map(|json| self.shared.codec.written(target, json));
             let headers = emission.trace.map_or_else(Vec::new, |trace| {
                 tracing::debug!(trace_id = trace.id(), topic = target.name, key = emission.key, "emitting");
                 vec![(TRACEPARENT.into(), trace.as_str().into())]
