@@ -99,6 +99,11 @@ macro_rules! events {
                 (!key.is_empty()).then_some(key)
             }
 
+            /// Since when it counts, where it is a version that says so.
+            pub fn valid_from(&self) -> Option<Timestamp> {
+                match self { $(Self::$rvariant(c) => c.value.as_ref()?.valid_from,)+ _ => None }
+            }
+
             /// The value as JSON; `None` for a deletion.
             ///
             /// # Errors
