@@ -7,15 +7,16 @@ use figment::{
     providers::{Format, Serialized, Yaml},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 use tillflow_connectors::{email::MailConfig, redis::RedisConfig};
+use tillflow_engine_api::keys::{Keys, flatten, flatten_below, no_such, unknown};
 use tillflow_gateway::GatewayConfig;
 use tillflow_schemas::{Catalog, CatalogError, ConfluentRegistry, RegistryError, SchemaRegistry};
 
@@ -153,7 +154,7 @@ pub struct Memory {
     pub cache_mb: usize,
     /// Megabytes of RocksDB's write buffers, for all tasks together.
     pub write_buffers_mb: usize,
-    /// Megabytes of uncommitted changes a task group, before a commit comes sooner.
+    /// Megabytes of uncommitted changes of a worker, before a commit comes sooner.
     pub uncommitted_mb: usize,
 }
 
@@ -271,34 +272,35 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &BTreeMap<String, Value>,
     ) -> Result<(Self, Origins)> {
-        let known = known_keys();
+        let known = defaults();
         let mut origins = Origins::new();
-        let mut note = |key: &str, value: &Value, origin: &Origin| {
-            let keys = collected(value, key);
-            origins.extend(keys.into_keys().map(|k| (k, origin.clone())));
-        };
+        let mut note = |keys: Keys, origin: &Origin| origins.extend(keys.into_keys().map(|k| (k, origin.clone())));
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
         let default = Path::new("tillflow.yaml");
         if let Some(path) = file.or_else(|| default.exists().then_some(default)) {
             let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             let given: Value = serde_norway::from_str(&text).with_context(|| format!("{} is not YAML", path.display()))?;
-            check_keys(&given, &known).with_context(|| path.display().to_string())?;
-            note("", &given, &Origin::File(path.to_owned()));
+            let given = flatten(&given);
+            if let Some(unknown) = unknown(&given, &known) {
+                bail!("{}: {unknown}", path.display());
+            }
+            note(given, &Origin::File(path.to_owned()));
             figment = figment.merge(Yaml::string(&text));
         }
         for (variable, text) in environment {
             let Some(name) = variable.strip_prefix("TILLFLOW_").map(str::to_lowercase) else { continue };
-            let key = known.iter().find(|k| k.replace('.', "_") == name).cloned().or_else(|| in_a_section(&name));
-            let Some(key) = key else {
-                bail!("TILLFLOW_{}: there is no key '{name}'{}", name.to_uppercase(), nearest(&name, &known));
-            };
-            // As YAML reads it: 4 is a number, true a boolean.
+            let Some(key) = key_of(&name, &known) else { bail!("{variable}: {}", no_such(&name, &known)) };
+            // As YAML reads it: 4 is a number, true a boolean, {USD: "0.9"} a map.
             let value: Value = serde_norway::from_str(&text).unwrap_or(Value::String(text));
-            note(&key, &value, &Origin::Environment(variable));
+            let given = flatten_below(&key, &value);
+            if let Some(unknown) = unknown(&given, &known) {
+                bail!("{variable}: {unknown}");
+            }
+            note(given, &Origin::Environment(variable));
             figment = figment.merge(Serialized::default(&key, value));
         }
         for (key, value) in flags {
-            note(key, value, &Origin::Flag);
+            note(flatten_below(key, value), &Origin::Flag);
             figment = figment.merge(Serialized::default(key, value));
         }
         let config = figment.extract().map_err(|e| anyhow!("{e}"))?;
@@ -337,62 +339,25 @@ impl Config {
     }
 }
 
-/// `loyalty_secret` is `loyalty.secret`, `email_sender_from` is `email.sender.from`.
-fn in_a_section(name: &str) -> Option<String> {
-    for part in ["sender", "smtp"] {
-        if let Some(key) = name.strip_prefix("email_").and_then(|rest| rest.strip_prefix(part)?.strip_prefix('_')) {
-            return Some(format!("email.{part}.{key}"));
-        }
+/// Every key with its default, those of the systems' sections included.
+pub fn defaults() -> Keys {
+    let mut defaults = flatten(&json!(Config::default()));
+    defaults.retain(|key, _| !SYSTEMS.contains(&key.as_str()));
+    defaults.extend(flatten(&Value::Object(tillflow_processors::defaults())));
+    defaults.extend(flatten_below("email", &json!(MailConfig::default())));
+    defaults
+}
+
+/// The key that a variable stands for: `loyalty_spin_per_order` for `loyalty.spin.per_order`. It may hold several
+/// (`loyalty_spin`), or be a part of one that is unset by default (`email_quiet_hours_from`).
+fn key_of(name: &str, known: &Keys) -> Option<String> {
+    let groups = known.keys().flat_map(|key| key.match_indices('.').filter_map(|(at, _)| key.get(..at)));
+    if let Some(key) = known.keys().map(String::as_str).chain(groups).find(|key| key.replace('.', "_") == name) {
+        return Some(key.to_owned());
     }
-    SYSTEMS.iter().find_map(|s| name.strip_prefix(s)?.strip_prefix('_').map(|key| format!("{s}.{key}")))
-}
-
-/// The path of every key that has a default. Below the systems' sections and `kafka.options` anything may stand here.
-pub fn known_keys() -> BTreeSet<String> {
-    flatten(&serde_json::to_value(Config::default()).unwrap_or_default()).into_keys().collect()
-}
-
-/// The values of a configuration by the path of their key; an empty section is one value.
-pub fn flatten(value: &Value) -> BTreeMap<String, Value> {
-    collected(value, "")
-}
-
-fn collected(value: &Value, path: &str) -> BTreeMap<String, Value> {
-    let mut values = BTreeMap::new();
-    collect(value, path, &mut values);
-    values
-}
-
-fn collect(value: &Value, path: &str, values: &mut BTreeMap<String, Value>) {
-    match value.as_object().filter(|o| !o.is_empty()) {
-        Some(object) => object.iter().for_each(|(k, v)| collect(v, &join(path, k), values)),
-        None => drop(values.insert(path.to_owned(), value.clone())),
-    }
-}
-
-/// Whether any key may stand below this one.
-pub fn is_open(key: &str) -> bool {
-    SYSTEMS.contains(&key) || key == "kafka.options"
-}
-
-fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
-}
-
-fn check_keys(given: &Value, known: &BTreeSet<String>) -> Result<()> {
-    for key in flatten(given).keys().filter(|k| !k.is_empty()) {
-        let is_below_open = known.iter().any(|k| is_open(k) && key.starts_with(&format!("{k}.")));
-        let is_group = known.iter().any(|k| k.starts_with(&format!("{key}.")));
-        if !known.contains(key) && !is_below_open && !is_group {
-            bail!("there is no key '{key}'{}", nearest(key, known));
-        }
-    }
-    Ok(())
-}
-
-fn nearest(key: &str, known: &BTreeSet<String>) -> String {
-    let best = known.iter().map(|k| (strsim::damerau_levenshtein(&k.replace('.', "_"), &key.replace('.', "_")), k)).min();
-    best.filter(|(distance, _)| *distance <= 1 + key.len() / 3).map_or(String::new(), |(_, k)| format!("; the nearest is '{k}'"))
+    let unset = known.iter().filter(|(_, default)| default.is_null());
+    let part = |(key, _): (&String, &Value)| Some(format!("{key}.{}", name.strip_prefix(&key.replace('.', "_"))?.strip_prefix('_')?));
+    unset.filter_map(part).max_by_key(|key| key.rfind('.'))
 }
 
 #[cfg(test)]
@@ -427,9 +392,51 @@ mod tests {
             ("", vec![("TILLFLOW_TOPIC_PARTITIONS", "8")], "topics.partitions"),
             ("topics:\n  partitions: many\n", vec![], "partitions"),
             ("topics: [", vec![], "YAML"),
+            ("pricing:\n  lwo: 5\n", vec![], "the nearest is 'pricing.low'"),
+            ("loyalty:\n  spin: {per_oder: 2}\n", vec![], "the nearest is 'loyalty.spin.per_order'"),
+            ("email:\n  smtp: {hots: mail}\n", vec![], "the nearest is 'email.smtp.host'"),
+            ("", vec![("TILLFLOW_LOYALTY_SPIN_PER_ODER", "2")], "the nearest is 'loyalty.spin.per_order'"),
+            ("", vec![("TILLFLOW_LOYALTY_SPIN", "{per_oder: 2}")], "the nearest is 'loyalty.spin.per_order'"),
+            ("", vec![("TILLFLOW_SHOP_RATES_USD", "0.9")], "the nearest is 'shop.rates'"),
         ] {
             let error = format!("{:#}", load(yaml, &environment).unwrap_err());
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn every_key_has_a_variable_of_its_own() {
+        let known = defaults();
+        for key in known.keys() {
+            assert_eq!(key_of(&key.replace('.', "_"), &known).as_deref(), Some(key.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_variable_sets_a_key_of_any_depth_or_several_at_once() {
+        let config = load(
+            "loyalty:\n  spin: {per_order: 2, off_countries: [DE]}\n",
+            &[
+                ("TILLFLOW_LOYALTY_SPIN_PER_ORDER", "3"),
+                ("TILLFLOW_LOYALTY_EARNING_REVIEW_POINTS", "5"),
+                ("TILLFLOW_SUBSCRIPTIONS_BOXES_CUT_OFF_HOURS", "24"),
+                ("TILLFLOW_RECOMMENDATIONS_WEIGHTS_ADD", "2.5"),
+                ("TILLFLOW_EMAIL_SEGMENTS_AT_RISK", "20d"),
+                ("TILLFLOW_EMAIL_QUIET_HOURS_FROM", "21:00"),
+                ("TILLFLOW_EMAIL_QUIET_HOURS_UNTIL", "08:00"),
+                ("TILLFLOW_EMAIL_SMTP_HOST", "mail"),
+                ("TILLFLOW_SHOP_RATES", "{USD: '0.9'}"),
+                ("TILLFLOW_KAFKA_OPTIONS", "{sasl.username: shop}"),
+            ],
+        )
+        .unwrap();
+        let settings = config.settings();
+        assert_eq!(settings["loyalty"], json!({"spin": {"per_order": 3, "off_countries": ["DE"]}, "earning": {"review_points": 5}}));
+        assert_eq!(settings["subscriptions"], json!({"boxes": {"cut_off_hours": 24}}));
+        assert_eq!(settings["recommendations"], json!({"weights": {"add": 2.5}}));
+        assert_eq!(settings["email"], json!({"segments": {"at_risk": "20d"}, "quiet_hours": {"from": "21:00", "until": "08:00"}}));
+        assert_eq!(settings["shop"], json!({"rates": {"USD": "0.9"}}));
+        assert_eq!(config.mail().unwrap().smtp.host.as_deref(), Some("mail"));
+        assert_eq!(config.kafka.options, BTreeMap::from([("sasl.username".to_owned(), "shop".to_owned())]));
     }
 }

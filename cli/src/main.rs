@@ -14,12 +14,11 @@ use commands::{Usage, backup, clock, dlq, doctor, evaluate, import, migrate, res
 use config::Config;
 use serde_json::Value;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter, Write},
     path::PathBuf,
     process::ExitCode,
 };
-use tillflow_connectors::redis::RedisError;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -135,9 +134,34 @@ fn main() -> ExitCode {
     // A wrong setting is found by the processor it belongs to, once they are put together.
     let is_usage = e.is::<Usage>()
         || matches!(e.downcast_ref(), Some(tillflow_engine::StartError::Wiring(_)))
-        || matches!(e.downcast_ref(), Some(tillflow_gateway::GatewayError::Open(_)))
-        || matches!(e.downcast_ref(), Some(RedisError::Address { .. } | RedisError::Ttl));
+        || matches!(e.downcast_ref(), Some(tillflow_gateway::GatewayError::Open(_)));
     if is_usage { USAGE.into() } else { ExitCode::FAILURE }
+}
+
+/// The variables that may be keys of the configuration: all but those that flags read.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let flags = flag_variables();
+    std::env::vars().filter(move |(name, _)| !flags.contains(name))
+}
+
+/// The variables that flags of commands read.
+fn flag_variables() -> BTreeSet<String> {
+    let mut variables = BTreeSet::new();
+    each(&mut Cli::command(), "tillflow", &mut |command, _| {
+        variables.extend(command.get_arguments().filter_map(|a| a.get_env()?.to_str().map(str::to_owned)));
+    });
+    variables
+}
+
+/// Visits a command and all below it, with their paths.
+fn each(command: &mut clap::Command, path: &str, visit: &mut dyn FnMut(&mut clap::Command, &str)) {
+    visit(command, path);
+    let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).filter(|name| name != "help").collect();
+    for name in names {
+        if let Some(below) = command.find_subcommand_mut(&name) {
+            each(below, &format!("{path} {name}"), visit);
+        }
+    }
 }
 
 fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
@@ -153,7 +177,7 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         }
         _ => {}
     }
-    let loaded = Config::load(cli.config.as_deref(), std::env::vars(), &cli.command.flags());
+    let loaded = Config::load(cli.config.as_deref(), environment(), &cli.command.flags());
     let (config, origins) = loaded.map_err(|e| Usage(format!("configuration: {e:#}")))?;
     // These two tell what is wrong in their own way.
     if !matches!(cli.command, Command::Config(_) | Command::Doctor(_)) {
@@ -188,15 +212,6 @@ fn perform(cli: &Cli, out: &mut dyn Write) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A command and all below it.
-    fn each(command: &mut clap::Command, path: &str, visit: &mut dyn FnMut(&mut clap::Command, &str)) {
-        visit(command, path);
-        let names: Vec<_> = command.get_subcommands().map(|c| c.get_name().to_owned()).filter(|name| name != "help").collect();
-        for name in names {
-            each(command.find_subcommand_mut(&name).unwrap(), &format!("{path} {name}"), visit);
-        }
-    }
-
     #[test]
     fn the_help_of_each_command_says_what_it_does_and_what_each_option_means() {
         let mut root = Cli::command();
@@ -216,6 +231,16 @@ mod tests {
             assert!(seen.iter().any(|s| s == path), "{path} in {seen:?}");
         }
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_variables_of_flags_are_no_keys() {
+        let flags = flag_variables();
+        assert!(flags.contains("TILLFLOW_KEY"), "{flags:?}");
+        for flag in flags {
+            let error = Config::load(None, [(flag, "x".to_owned())], &BTreeMap::new());
+            assert!(error.is_err(), "a key would be shadowed by a flag's variable");
+        }
     }
 
     #[test]

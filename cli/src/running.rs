@@ -1,6 +1,9 @@
 //! A running instance: the log, the engine, the gateway and the connectors, started together and stopped together.
 
-use crate::config::{Config, LogKind};
+use crate::{
+    commands::Usage,
+    config::{Config, LogKind},
+};
 use anyhow::{Context, Result, anyhow, bail};
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use tillflow_connectors::{
@@ -20,7 +23,7 @@ use tillflow_engine_api::Group;
 use tillflow_gateway::{Gateway, SchemaStore};
 use tillflow_schemas::{Catalog, Codec, registry};
 use tillflow_state::{Durability, Shared, key, prefix_of};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -41,6 +44,15 @@ pub const SCHEMAS: &str = "schemas.json";
 
 /// How often the embedded log is looked through for what may go.
 const UPKEEP: Duration = Duration::from_secs(60);
+
+/// What is wrong with the settings of what only a running instance has: addresses, Redis, the way mails leave. They are
+/// looked at as they are written, nobody is asked.
+pub fn problems(config: &Config) -> Vec<String> {
+    let gateway = config.gateway.check_addresses().map_err(Into::into);
+    let redis = config.redis.check().map_err(Into::into);
+    let mail = config.mail().and_then(|mail| Ok(mail.check()?));
+    [gateway, redis, mail].into_iter().filter_map(|checked: Result<()>| checked.err().map(|e| format!("{e:#}"))).collect()
+}
 
 /// The engine's part of the configuration.
 pub fn engine_config(config: &Config, wall: &Wall) -> EngineConfig {
@@ -149,6 +161,10 @@ impl Running {
     /// # Errors
     /// When something can't start; nothing is left running.
     pub async fn start(config: &Config, groups: &[Group], wall: Wall, part: Part) -> Result<Self> {
+        let problems = problems(config);
+        if !problems.is_empty() {
+            return Err(Usage(format!("configuration: {}", problems.join("\n  "))).into());
+        }
         let catalog = Arc::new(config.catalog()?);
         let (codec, schemas) = codec(config, &catalog).await?;
         let codec = Arc::new(codec);
@@ -190,12 +206,7 @@ impl Running {
 
     async fn serve(&mut self, config: &Config, doors: Doors) -> Result<()> {
         let Doors { wall, codec, schemas, reader } = doors;
-        let listen = &config.gateway.listen;
-        let listener = TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
-        let health = match &config.gateway.health_listen {
-            Some(listen) => Some(TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?),
-            None => None,
-        };
+        let (listener, health) = config.gateway.bind().await?;
         self.address = listener.local_addr()?;
         tracing::info!(address = %self.address, "listening");
         let clock: tillflow_connectors::email::Clock = Arc::new(move || wall.now());

@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn with_a_registry_what_is_decided_becomes_avro_and_what_the_shop_sends_stays_json() {
         let catalog = Catalog::built_in(4).unwrap();
-        let record = |schema, value: &str| Append { schema, key: Some("u1".into()), value: Some(value.into()), trace: None };
+        let record =
+            |schema, value: &str| Append { schema, key: Some("u1".into()), placed_by: None, value: Some(value.into()), trace: None };
         let result = r#"{"trigger_id": "t", "user_id": "u1", "status": "sent", "detail": "", "at": "2026-03-01T10:00:00.000Z"}"#;
         let event = r#"{"event_type": "page_viewed", "user_id": "u1", "timestamp": "2026-03-01T10:00:00.000Z"}"#;
         let appended = |codec: &Codec| {

@@ -50,6 +50,9 @@ pub enum PortError {
     /// The log does not take records now: try again later.
     #[error("the log can't take records now: {0}")]
     Unavailable(String),
+    /// As much is being read as may be at once: try again later.
+    #[error("too many queries run at once; try again shortly")]
+    Busy,
     /// The task that owns the key is being restored or moved: try again later.
     #[error("the state for this key is being restored; try again shortly")]
     Restoring,

@@ -203,6 +203,21 @@ impl GatewayConfig {
         }
     }
 
+    /// Looks at the addresses as they are written, without opening any. What a name stands for is seen once it is opened.
+    ///
+    /// # Errors
+    /// When one is no address, others could not ask there, or it lies beyond loopback while no keys are configured.
+    pub fn check_addresses(&self) -> Result<(), GatewayError> {
+        let is_address = |text: &str| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        for (key, listen) in [("listen", Some(&self.listen)), ("health_listen", self.health_listen.as_ref())] {
+            if let Some(listen) = listen.filter(|text| !is_address(text)) {
+                return Err(GatewayError::Address { key, given: listen.clone() });
+            }
+        }
+        self.address()?;
+        self.listen.parse().map_or(Ok(()), |address| self.check(address))
+    }
+
     /// Refuses an address that others can reach while nothing says who may do what.
     pub fn check(&self, address: SocketAddr) -> Result<(), GatewayError> {
         if address.ip().is_loopback() || self.keys.any() { Ok(()) } else { Err(GatewayError::Open(address)) }
@@ -255,12 +270,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_no_address_is_named() {
+        let check = |listen: &str, health: Option<&str>| {
+            let config = GatewayConfig { listen: listen.into(), health_listen: health.map(Into::into), ..GatewayConfig::default() };
+            config.check_addresses().map_err(|e| e.to_string())
+        };
+        for (listen, health) in [("127.0.0.1:0", None), ("[::1]:8080", Some("0.0.0.0:9090")), ("till-0.shop:8080", None)] {
+            assert_eq!(check(listen, health), Ok(()), "{listen}");
+        }
+        for (listen, health, words) in [
+            ("8080", None, "listen: '8080'"),
+            (":8080", None, "listen: ':8080'"),
+            ("127.0.0.1:http", None, "listen: '127.0.0.1:http'"),
+            ("127.0.0.1:0", Some("9090"), "health_listen: '9090'"),
+        ] {
+            let error = check(listen, health).unwrap_err();
+            assert!(error.starts_with(words), "{error}");
+        }
+    }
+
     #[tokio::test]
     async fn beyond_loopback_only_with_keys() {
         let mut config = GatewayConfig { listen: "0.0.0.0:0".into(), ..GatewayConfig::default() };
-        let error = config.bind().await.unwrap_err().to_string();
-        assert!(error.contains("keys"), "{error}");
+        for error in [config.check_addresses().unwrap_err(), config.bind().await.unwrap_err()] {
+            assert!(error.to_string().contains("keys"), "{error}");
+        }
         config.keys.server = vec!["s".into()];
+        config.check_addresses().unwrap();
         config.bind().await.unwrap();
     }
 }

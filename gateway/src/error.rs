@@ -21,6 +21,14 @@ pub enum GatewayError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// What is written is no address.
+    #[error("{key}: '{given}' is not host:port, such as 127.0.0.1:8080")]
+    Address {
+        /// Where it is written.
+        key: &'static str,
+        /// What is written.
+        given: String,
+    },
     /// Others could reach it, and nothing says who may do what.
     #[error(
         "refuses to listen on {0}, which other machines can reach, without keys: set keys.server, keys.write and keys.admin, or listen on 127.0.0.1"
@@ -120,6 +128,7 @@ impl From<PortError> for Problem {
         let message = error.to_string();
         match error {
             PortError::Unavailable(_) => Self::unavailable(message),
+            PortError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).retry_after(1),
             PortError::Restoring => Self::new(StatusCode::SERVICE_UNAVAILABLE, "restoring", message).retry_after(1),
             PortError::Elsewhere(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "moving", message).retry_after(1),
             PortError::Unreachable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "moving", message).retry_after(5),

@@ -6,6 +6,7 @@ use crate::{
     denied,
     error::Problem,
     forward,
+    state::reading,
 };
 use axum::{
     Extension, Json,
@@ -141,7 +142,7 @@ pub(crate) async fn ask(app: &Arc<App>, question: &Question<'_>, headers: &Heade
     }
 }
 
-/// Asks this instance's state, off the threads that serve sockets: a store may have to read from disk.
+/// Asks this instance's state.
 pub(crate) async fn here(
     app: &Arc<App>,
     group: &'static str,
@@ -149,11 +150,8 @@ pub(crate) async fn here(
     key: &str,
     rest: &str,
 ) -> Result<Option<Value>, PortError> {
-    let _turn = app.queries.acquire().await.map_err(|_| PortError::Unavailable("shutting down".into()))?;
-    let (shop, key, rest) = (app.shop.clone(), key.to_owned(), rest.to_owned());
-    tokio::task::spawn_blocking(move || shop.query(group, name, &key, &rest))
-        .await
-        .unwrap_or_else(|_| Err(PortError::Failed("the query broke off".into())))
+    let (key, rest) = (key.to_owned(), rest.to_owned());
+    reading(app, move |app| app.shop.query(group, name, &key, &rest)).await
 }
 
 /// The longest query name that the path begins with, whole segments only, and what follows it.

@@ -14,13 +14,15 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tillflow_engine::port::PortError;
 
 /// Rows in one answer, at most.
 const ROWS: usize = 1_000;
 /// Bytes of values in one answer, about.
 const BYTES: usize = 8 << 20;
+/// How long a question waits for one of those before it to end.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
 /// Rows begin with the number of their table.
 const PREFIX: usize = 4;
 
@@ -106,12 +108,13 @@ pub(crate) async fn rows(
     Ok(Json(found.await?))
 }
 
-/// Reads off the threads that serve sockets.
+/// Reads off the threads that serve sockets: a store may have to read from disk. Waits its turn, for a moment.
 pub(crate) async fn reading<T: Send + 'static>(
     app: &Arc<App>,
     read: impl FnOnce(&App) -> Result<T, PortError> + Send + 'static,
 ) -> Result<T, PortError> {
-    let _turn = app.queries.acquire().await.map_err(|_| PortError::Unavailable("shutting down".into()))?;
+    let turn = tokio::time::timeout(TURN_WITHIN, app.queries.acquire()).await.map_err(|_| PortError::Busy)?;
+    let _turn = turn.map_err(|_| PortError::Unavailable("shutting down".into()))?;
     let app = app.clone();
     tokio::task::spawn_blocking(move || read(&app)).await.unwrap_or_else(|_| Err(PortError::Failed("reading broke off".into())))
 }

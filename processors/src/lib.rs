@@ -11,4 +11,4 @@ pub mod subscriptions;
 mod topology;
 
 pub use stated::problem;
-pub use topology::{customers, groups, products};
+pub use topology::{customers, defaults, groups, products};

@@ -1,12 +1,12 @@
 //! The `shop` section of the configuration: what every system needs to know of the shop itself.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tillflow_engine_api::{Error, Result};
 use tillflow_schemas::Money;
 
 /// The `shop` section.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopSettings {
     /// ISO 4217 code; unset, amounts count at face value whatever their currency.

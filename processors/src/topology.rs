@@ -1,8 +1,21 @@
 //! Which systems run in which task group, and in which order they see a record.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tillflow_engine_api::Group;
 use tillflow_schemas::{Inventory, UserEvent};
+
+/// The systems' sections of `tillflow.yaml`, every key with its default.
+pub fn defaults() -> Map<String, Value> {
+    let sections = [
+        ("shop", json!(crate::shop::ShopSettings::default())),
+        ("pricing", json!(crate::pricing::PricingParameters::default())),
+        ("recommendations", json!(crate::recommendations::RecommendationsSettings::default())),
+        ("loyalty", json!(crate::loyalty::LoyaltySettings::default())),
+        ("subscriptions", json!(crate::subscriptions::SubscriptionSettings::default())),
+        ("email", json!(crate::email::EmailSettings::default())),
+    ];
+    sections.into_iter().map(|(name, section)| (name.to_owned(), section)).collect()
+}
 
 /// All task groups, upstream first.
 pub fn groups(settings: &Map<String, Value>) -> Vec<Group> {

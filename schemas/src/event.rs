@@ -108,6 +108,11 @@ macro_rules! events {
                 })
             }
 
+            /// Since when it counts, where it is a version that says so.
+            pub fn valid_from(&self) -> Option<Timestamp> {
+                match self { $(Self::$rvariant(c) => Reference::valid_from(c.value.as_ref()?),)+ _ => None }
+            }
+
             /// The value as JSON; `None` for a deletion.
             ///
             /// # Errors

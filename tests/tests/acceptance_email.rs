@@ -186,7 +186,7 @@ fn a_click_on_the_link_unsubscribes_and_no_further_mail_leaves() {
 #[test]
 fn a_sender_without_postal_address_ends_the_program_with_its_name() {
     let ended = Tillflow::run().set("listen", "127.0.0.1:0").set("email.outbox", "outbox").finish();
-    assert_eq!(ended.code(), 1);
+    assert_eq!(ended.code(), 2);
     for part in ["email.sender", "postal_address", "unsubscribe_url"] {
         assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
     }

@@ -31,7 +31,7 @@ fn a_running_instance_shows_the_rows_that_its_directory_shows_once_it_has_ended(
         run.set("data_dir", shop.files().join("tillflow-data").display())
             .arg("--json")
             .set("listen", shop.url().trim_start_matches("http://"))
-            .set("keys.admin", key)
+            .set("key", key)
             .finish()
     };
     // It finds the instance by itself: another process holds the data directory.

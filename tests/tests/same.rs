@@ -34,7 +34,7 @@ fn is_full() -> bool {
 fn points(workload: &Workload) -> NaiveLoyalty {
     let mut points = NaiveLoyalty::default();
     for line in workload.lines.iter().filter(|l| l.topic == "user_events") {
-        match Event::from_value("user_event", Some(&line.key).filter(|key| !key.is_empty()), line.value.clone()) {
+        match Event::from_value("user_event", Some(line.key.as_str()).filter(|key| !key.is_empty()), line.value.clone()) {
             Ok(Event::User(event)) => points.feed(&event),
             other => panic!("{}: {other:?}", line.value),
         }

@@ -1,7 +1,10 @@
 //! `tillflow config`: what is in force, what each key means, and where its value came from.
 
-use super::{Out, PlaceArgs, Usage, printable};
-use crate::config::{Config, Origins, SYSTEMS, flatten, is_open};
+use super::{Out, PlaceArgs, Usage, meanings::stated, printable};
+use crate::{
+    config::{Config, Origins, defaults},
+    running,
+};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -9,6 +12,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+use tillflow_engine_api::keys::{flatten, is_group};
 
 /// Arguments of `tillflow config`.
 #[derive(Args, Debug)]
@@ -28,85 +32,18 @@ pub struct ConfigArgs {
 pub enum ConfigCommand {
     /// Check a file, the systems' sections included: exit 0 where it can be run with, 2 where something is wrong
     ///
-    /// The file counts alone, without environment variables.
+    /// The file counts alone: what is given by environment variables, such as keys, is missing to it.
     Check {
         /// The file
         file: PathBuf,
     },
 }
 
-/// What a key means.
-const MEANINGS: &[(&str, &str)] = &[
-    ("advertised", "Where other instances ask this one about the keys it owns, host:port; listen where absent, if that is one address."),
-    ("app_id", "Prefix of consumer groups and transactional ids on Kafka."),
-    ("brokers", "Kafka's bootstrap servers, host:port,…"),
-    ("commit.fsync", "Whether a commit on the embedded log waits for the disk; off, it survives a crash of the process only."),
-    ("commit.interval_ms", "Milliseconds between commits under load, at most."),
-    ("data_dir", "Where state (and the embedded log) lies."),
-    ("email", "Segments, campaigns, quiet hours, templates: section of the e-mail system."),
-    ("health_listen", "Another address for /healthz, /readyz and /metrics alone; these three ask for no key."),
-    (
-        "instance.id",
-        "Name of this instance among several; the same over restarts, no other's. Made once and kept in data_dir where absent.",
-    ),
-    ("kafka.options", "librdkafka settings, such as security.protocol and sasl.username."),
-    ("redis.url", "Where Redis is, redis://[user:password@]host:port[/database]; nothing goes to Redis where unset."),
-    ("redis.ttl_s", "Seconds after which a user's latest list of recommendations is gone from Redis."),
-    ("kafka.session_timeout_s", "Seconds without a heartbeat after which another instance takes over."),
-    ("keys.admin", "Keys that may also see the console and set rules; one or a list."),
-    ("keys.quote_secret", "Signs price quotes, the same for all instances; where absent, quotes hold until the process ends."),
-    ("keys.server", "Keys of the shop's servers: may also report orders, refunds, stock and the catalogue, and ask about every user."),
-    ("keys.user_secret", "Signs user tokens (JWT, HS256): a shopper's browser asks with one about itself."),
-    ("keys.webhook_secret", "Signs webhooks of the shop's own systems (x-tillflow-signature), which then may what a server may."),
-    ("keys.write", "Keys for browsers and apps: may report behaviour, nothing else; one or a list."),
-    ("limits.appends_in_flight", "Requests whose records the log has not confirmed yet, at most."),
-    ("limits.body_bytes", "Bytes of one request's body, at most."),
-    ("limits.bytes_in_flight", "Bytes of all bodies being read or waiting for the log, at most."),
-    ("limits.connections", "Open connections, at most."),
-    ("limits.queries_in_flight", "Queries running at once, at most."),
-    ("limits.record_bytes", "Bytes of one record as written to the log, at most."),
-    ("limits.records", "Records in one request, at most."),
-    ("limits.sockets", "Open WebSockets and event streams, at most."),
-    ("listen", "Address and port of everything over HTTP. Beyond loopback it needs keys."),
-    ("log", "embedded or kafka; where absent kafka if brokers are given, else embedded."),
-    ("loyalty", "Tiers, points, challenges, rewards, the spin: section of the loyalty system."),
-    ("memory.cache_mb", "Megabytes of the stores' block cache, for all tasks together."),
-    ("memory.uncommitted_mb", "Megabytes of uncommitted changes a task group, before a commit comes sooner."),
-    ("memory.write_buffers_mb", "Megabytes of the stores' write buffers, for all tasks together; they count within the cache."),
-    ("origins", "Origins whose pages may call the gateway, such as https://shop.example; * is any."),
-    ("pricing", "Thresholds, bounds and schedule: section of the pricing system."),
-    ("recommendations", "Windows, weights and merchandising: section of the recommendation system."),
-    ("registry.timeout_ms", "Milliseconds that the schema registry may take for an answer."),
-    (
-        "registry.url",
-        "Schema registry (Confluent's REST interface), http://user:password@host:port; with it, Avro is read, and written where topics.yaml says so.",
-    ),
-    ("shop", "Currency and time zone: what all systems share."),
-    ("subscriptions", "Plans, features and boxes: section of the subscription system."),
-    ("time.grace_s", "Seconds that timers wait for late events."),
-    ("time.idle", "Whether the clock of an idle task goes on with the wall; off for comparisons."),
-    ("time.wait_s", "Seconds that an input whose records are on their way is waited for, since they may be earlier than others'."),
-    ("topics.create", "Whether run creates missing topics on Kafka."),
-    ("topics.partitions", "Partitions of each topic that does not state its own."),
-    ("topics.prefix", "Goes before every topic name on Kafka."),
-    ("topics.replication", "Replicas of topics that are created on Kafka; the broker's default where absent."),
-    (
-        "topics.untrusted",
-        "Inputs whose clients don't put all records of an id into one partition: all of them are re-keyed, so that order holds.",
-    ),
-    ("workers", "Worker threads a task group."),
-    // Parts of sections that may hold secrets.
-    ("loyalty.secret", "Seeds spins and signs what must not be guessed; the same for all instances."),
-    ("shop.currency", "The shop's currency, such as EUR; where absent, amounts count at face value."),
-    ("shop.timezone", "The shop's time zone, such as Europe/Berlin."),
-];
-
 const MASK: &str = "<secret>";
 
-/// What a key means; keys below a section go with the section.
+/// What a key means; what a shop names itself goes with the key it stands below.
 fn meaning(key: &str) -> Option<&'static str> {
-    let of = |wanted: &str| MEANINGS.iter().find(|(k, _)| *k == wanted).map(|(_, meaning)| *meaning);
-    of(key).or_else(|| key.match_indices('.').rev().find_map(|(at, _)| key.get(..at).filter(|s| is_open(s)).and_then(of)))
+    std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(above, _)| above)).find_map(stated)
 }
 
 /// One key, explained.
@@ -120,17 +57,22 @@ struct Row {
 }
 
 fn rows(config: &Config, origins: &Origins) -> Result<Vec<Row>> {
-    let (effective, defaults) = (flatten(&serde_json::to_value(config)?), flatten(&serde_json::to_value(Config::default())?));
-    // A section that states something is listed key by key, another one as a whole.
-    let keys: BTreeMap<&String, &Value> = effective.iter().collect();
-    let row = |(key, value): (&String, &Value)| Row {
-        key: key.clone(),
-        value: masked(key, value),
-        default: defaults.get(key).cloned().unwrap_or(Value::Null),
-        source: origins.get(key).map_or_else(|| "default".into(), ToString::to_string),
-        meaning: meaning(key).unwrap_or_default(),
+    let defaults = defaults();
+    let mut effective = flatten(&serde_json::to_value(config)?);
+    effective.retain(|key, _| !is_group(key, &defaults));
+    for (key, default) in &defaults {
+        if !is_group(key, &effective) {
+            effective.entry(key.clone()).or_insert_with(|| default.clone());
+        }
+    }
+    let row = |(key, value): (String, Value)| Row {
+        value: masked(&key, &value),
+        default: defaults.get(&key).cloned().unwrap_or(Value::Null),
+        source: origins.get(&key).map_or_else(|| "default".into(), ToString::to_string),
+        meaning: meaning(&key).unwrap_or_default(),
+        key,
     };
-    Ok(keys.into_iter().map(row).collect())
+    Ok(effective.into_iter().map(row).collect())
 }
 
 /// The value, unless it is a secret; of URLs, without the credentials.
@@ -167,7 +109,6 @@ pub fn show(config: &Config, origins: &Origins, as_json: bool, out: Out<'_>) -> 
         writeln!(out, "{}: {}  ({}{default})\n    {}", row.key, plain(&row.value), row.source, row.meaning)?;
     }
     writeln!(out, "\nEnvironment: the key in upper case with _ for dots after TILLFLOW_, such as TILLFLOW_TOPICS_PARTITIONS.")?;
-    writeln!(out, "Of {}, only what is set is listed; the rest has its default.", SYSTEMS.join(", "))?;
     Ok(())
 }
 
@@ -184,7 +125,7 @@ fn plain(value: &Value) -> String {
 /// Everything that is wrong with it.
 pub fn check(file: &Path, out: Out<'_>) -> Result<()> {
     let config = Config::load(Some(file), std::iter::empty(), &BTreeMap::new()).map_err(|e| Usage(format!("{e:#}")))?.0;
-    let problems = problems(&config);
+    let problems = [problems(&config), running::problems(&config)].concat();
     if !problems.is_empty() {
         let list: Vec<_> = problems.iter().map(|p| format!("  {p}")).collect();
         return Err(Usage(format!("{} can't be run with:\n{}", file.display(), list.join("\n"))).into());
@@ -203,9 +144,6 @@ pub fn problems(config: &Config) -> Vec<String> {
     if config.log == Some(crate::config::LogKind::Kafka) && config.brokers.is_none() {
         problems.push("log: kafka needs brokers".into());
     }
-    if let Err(e) = config.gateway.address() {
-        problems.push(e.to_string());
-    }
     if let Err(e) = config.registry.connect() {
         problems.push(format!("registry.url: {e}"));
     }
@@ -218,7 +156,6 @@ pub fn problems(config: &Config) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::known_keys;
 
     fn loaded(yaml: &str, environment: &[(&str, &str)]) -> (Config, Origins) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -236,8 +173,31 @@ mod tests {
 
     #[test]
     fn every_key_that_has_a_default_has_a_meaning() {
-        let without: Vec<_> = known_keys().into_iter().filter(|k| meaning(k).is_none()).collect();
+        let without: Vec<_> = defaults().into_keys().filter(|k| stated(k).is_none()).collect();
         assert!(without.is_empty(), "{without:?}");
+    }
+
+    #[test]
+    fn every_key_is_in_the_documentation() {
+        let documentation = include_str!("../../../docs/configuration.md");
+        let missing: Vec<_> = defaults().into_keys().filter(|k| !documentation.contains(&format!("`{k}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn keys_of_sections_are_listed_with_their_defaults_whether_set_or_not() {
+        let (config, origins) = loaded("pricing:\n  low: 30\nloyalty:\n  rewards: {mug: {name: A mug, points: 400}}\n  spin: {}\n", &[]);
+        let rows = rows(&config, &origins).unwrap();
+        let row = |key: &str| rows.iter().find(|r| r.key == key).map(|r| (&r.value, &r.default));
+        assert_eq!(row("pricing.low"), Some((&json!(30), &json!(20))));
+        assert_eq!(row("pricing.high"), Some((&json!(100), &json!(100))));
+        assert_eq!(row("loyalty.spin.per_order"), Some((&json!(1), &json!(1))));
+        assert_eq!(row("email.smtp.rate"), Some((&json!(10), &json!(10))));
+        assert_eq!(row("loyalty.rewards.mug.points"), Some((&json!(400), &Value::Null)));
+        for group in ["pricing", "loyalty.spin", "loyalty.rewards"] {
+            assert_eq!(row(group), None, "{group} is listed by its parts");
+        }
+        assert!(rows.iter().all(|r| !r.meaning.is_empty()));
     }
 
     #[test]
@@ -275,6 +235,13 @@ mod tests {
             ("log: kafka\n", "needs brokers"),
             ("registry:\n  url: ftp://x\n", "registry.url"),
             ("email:\n  nonsense: 1\n", "nonsense"),
+            ("email:\n  outbox: mails\n", "postal_address"),
+            ("email:\n  smtp: {host: mail, user: shop}\n", "user and password"),
+            ("redis:\n  url: nonsense\n", "redis.url"),
+            ("redis:\n  url: redis://localhost\n  ttl_s: 0\n", "redis.ttl_s"),
+            ("listen: 0.0.0.0:8080\n", "without keys"),
+            ("listen: nowhere\n", "listen: 'nowhere'"),
+            ("listen: 0.0.0.0:8080\nadvertised: nowhere\nkeys: {server: s}\n", "advertised"),
         ] {
             let error = checked(yaml).unwrap_err();
             assert!(error.is::<Usage>() && error.to_string().contains(part), "{part}: {error}");

@@ -25,9 +25,10 @@ pub enum DlqCommand {
     Show(DlqOptions),
     /// Append the original bytes to the topic they came from again, once what failed is mended
     ///
-    /// They go behind all that is there: every processor of every task group that reads the topic sees them. What a
-    /// processor did before is not done twice, since it knows the event's id; what failed is done now, or becomes a
-    /// dead letter again with one attempt more. Each is sent once: what was retried or dropped is no longer listed.
+    /// They go behind all that is there, and every processor that reads the topic sees them. None did anything with them
+    /// before, since a failure undoes a record for all; what fails again becomes a dead letter again with one attempt
+    /// more. Each is sent once: what was retried or dropped is no longer listed. A definition that is sent again counts
+    /// as stated now, above what was stated of its id since.
     Retry(DlqOptions),
     /// Set dead letters aside: they are no longer listed. Their bytes stay in the topic as long as it keeps records
     Drop(DlqOptions),

@@ -1,7 +1,10 @@
 //! `tillflow doctor`: what an instance needs, looked at one by one, and how to mend what is wrong.
 
 use super::{Out, PlaceArgs, config::problems, place};
-use crate::config::{Config, LogKind};
+use crate::{
+    config::{Config, LogKind},
+    running,
+};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use owo_colors::{OwoColorize, Style};
@@ -124,7 +127,7 @@ fn show(finding: &Finding, colours: bool, out: Out<'_>) -> Result<()> {
 }
 
 fn configuration(config: &Config) -> Found {
-    let problems = problems(config);
+    let problems = [problems(config), running::problems(config)].concat();
     if problems.is_empty() {
         return fine("every key and section can be run with");
     }

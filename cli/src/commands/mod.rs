@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod evaluate;
 pub mod import;
+mod meanings;
 pub mod migrate;
 mod migrate_writer;
 mod place;

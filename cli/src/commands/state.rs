@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use tillflow_engine_api::Group;
+use tillflow_engine_api::{Group, keys};
 use tillflow_schemas::Timestamp;
 use tillflow_state::{Key, key, prefix_of};
 
@@ -135,8 +135,9 @@ fn find_table(groups: &[Group], name: &str) -> Result<Named> {
     if let Some(found) = all.iter().find(|t| t.name == name) {
         return Ok(found.clone());
     }
-    let nearest = all.iter().min_by_key(|t| strsim::damerau_levenshtein(&t.name, name)).map_or("", |t| t.name.as_str());
-    Err(Usage(format!("there is no table '{name}'; the nearest is '{nearest}', `tillflow state ls` lists all")).into())
+    let nearest = keys::nearest(name, all.iter().map(|t| t.name.as_str()));
+    let hint = nearest.map_or(String::new(), |near| format!("the nearest is '{near}', "));
+    Err(Usage(format!("there is no table '{name}'; {hint}`tillflow state ls` lists all")).into())
 }
 
 fn list(source: &Source, groups: &[Group], as_json: bool, out: Out<'_>) -> Result<()> {

@@ -17,7 +17,7 @@ pub struct TopicsArgs {
 /// What to do with the topics.
 #[derive(Subcommand, Debug)]
 pub enum TopicsCommand {
-    /// Show what differs, and what `apply` would do about it
+    /// Show which topics are missing or have another number of partitions, and what `apply` would do about it
     Plan(TopicsOptions),
     /// Create missing topics and widen outputs; never deletes, never widens what state is keyed by
     ///

@@ -153,12 +153,36 @@ fn recorded(topic: usize, line: Vec<u8>, catalog: &Catalog) -> Line {
 }
 
 fn placed(topic: usize, key: Option<String>, at: Option<Timestamp>, value: Option<Vec<u8>>, event: Option<&Event>) -> Line {
-    let stated = event.and_then(Event::time).or_else(|| match event {
-        Some(Event::Plan(c)) => c.value.as_ref()?.valid_from,
-        Some(Event::PricingRule(c)) => c.value.as_ref()?.valid_from,
-        _ => None,
-    });
+    let stated = event.and_then(|e| e.time().or(e.valid_from()));
     let key = event.and_then(|e| e.key().map(str::to_owned)).or(key);
     let placed_by = event.and_then(|e| e.placed_by().map(str::to_owned));
     Line { at: at.or(stated).unwrap_or(Timestamp::MIN), topic, key, placed_by, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_is_read_at_the_time_from_which_it_counts() {
+        let catalog = Catalog::built_in(1).unwrap();
+        let at = |schema: &str, line: &str| {
+            let topic = catalog.of_schema(schema).and_then(|t| catalog.index(&t.name)).unwrap();
+            recorded(topic, line.as_bytes().to_vec(), &catalog).at
+        };
+        for (schema, id) in [
+            ("pricing_rule", "scope"),
+            ("campaign", "campaign_id"),
+            ("reward", "reward_id"),
+            ("challenge", "challenge_id"),
+            ("badge", "badge_id"),
+            ("segment_definition", "segment_id"),
+            ("template", "template_id"),
+        ] {
+            let from = "2026-03-01T10:00:00Z";
+            let stated = format!("{{\"{id}\": \"default\", \"valid_from\": \"{from}\"}}");
+            assert_eq!(at(schema, &stated), Timestamp::parse(from).unwrap(), "{schema}");
+            assert_eq!(at(schema, &format!("{{\"{id}\": \"default\"}}")), Timestamp::MIN, "{schema}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::{
     positions::Positions,
     render,
 };
-use prometheus::{IntCounterVec, IntGauge, Opts};
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use rand::Rng;
 use serde_json::{Value, json};
 use std::{
@@ -63,9 +63,19 @@ struct Topics {
     templates: usize,
 }
 
-struct Metrics {
-    results: IntCounterVec,
+pub(crate) struct Metrics {
+    pub(crate) results: IntCounterVec,
     waiting: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let results = IntCounterVec::new(Opts::new("tillflow_email_results_total", "Mails, by what became of them"), &["status"])?;
+        let waiting = IntGauge::new("tillflow_email_waiting", "Mails that wait to be sent, by this instance or another")?;
+        registry.register(Box::new(results.clone()))?;
+        registry.register(Box::new(waiting.clone()))?;
+        Ok(Self { results, waiting })
+    }
 }
 
 impl Mailer {
@@ -89,10 +99,7 @@ impl Mailer {
             found.ok_or_else(|| EmailError::Log(LogError::Fatal(format!("no topic holds {schema}"))))
         };
         let topics = Topics { triggers: topic("email_trigger")?, results: topic("email_result")?, templates: topic("template")? };
-        let results = IntCounterVec::new(Opts::new("tillflow_email_results_total", "Mails, by what became of them"), &["status"])?;
-        let waiting = IntGauge::new("tillflow_email_waiting", "Mails that wait to be sent, by this instance or another")?;
-        shop.metrics().register(Box::new(results.clone()))?;
-        shop.metrics().register(Box::new(waiting.clone()))?;
+        let metrics = Metrics::new(shop.metrics())?;
         Ok(Self {
             codec,
             reader,
@@ -105,7 +112,7 @@ impl Mailer {
             ledger: Ledger::default(),
             topics,
             unsaid: Vec::new(),
-            metrics: Metrics { results, waiting },
+            metrics,
             shop,
         })
     }

@@ -18,6 +18,8 @@ pub mod unsubscribe;
 
 pub use config::{MailConfig, WayOut};
 pub use courier::{Courier, Delivery};
+#[cfg(test)]
+pub(crate) use mailer::Metrics;
 pub use mailer::{Clock, Mailer};
 pub use message::{Message, render};
 pub use outbox::Outbox;

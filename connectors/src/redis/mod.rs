@@ -58,6 +58,25 @@ impl Default for RedisConfig {
     }
 }
 
+impl RedisConfig {
+    /// Looks at the settings alone; Redis is not asked.
+    ///
+    /// # Errors
+    /// When they make no sense.
+    pub fn check(&self) -> Result<(), RedisError> {
+        self.client().map(drop)
+    }
+
+    fn client(&self) -> Result<Option<redis::Client>, RedisError> {
+        let Some(url) = self.url.as_deref() else { return Ok(None) };
+        if self.ttl_s == 0 {
+            return Err(RedisError::Ttl);
+        }
+        let client = redis::Client::open(url);
+        client.map(Some).map_err(|e| RedisError::Address { url: without_password(url), reason: e.to_string() })
+    }
+}
+
 impl fmt::Debug for RedisConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The address may hold a password.
@@ -118,7 +137,7 @@ struct Shared {
     lists: AtomicBool,
 }
 
-struct Metrics {
+pub(crate) struct Metrics {
     connected: IntGauge,
     pending: IntGauge,
     published: IntCounter,
@@ -130,7 +149,7 @@ struct Metrics {
 }
 
 impl Metrics {
-    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let counter = |name: &str, help: &str| {
             let counter = IntCounter::new(format!("tillflow_redis_{name}_total"), help)?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
@@ -158,11 +177,7 @@ impl RedisConnector {
     /// # Errors
     /// When the configuration makes no sense.
     pub fn new(shop: Shop, config: &RedisConfig) -> Result<Option<Self>, RedisError> {
-        let Some(url) = config.url.as_deref() else { return Ok(None) };
-        if config.ttl_s == 0 {
-            return Err(RedisError::Ttl);
-        }
-        let client = redis::Client::open(url).map_err(|e| RedisError::Address { url: without_password(url), reason: e.to_string() })?;
+        let Some(client) = config.client()? else { return Ok(None) };
         let shared = Shared {
             pending: Mutex::default(),
             work: Notify::new(),

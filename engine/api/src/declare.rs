@@ -1,8 +1,8 @@
 //! What a processor declares, all in one place, before the first record: inputs, tables, outputs, timers, queries.
 
-use crate::{Combine, Query, Result};
+use crate::{Combine, Query, Result, keys};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc};
 use tillflow_schemas::{Event, Record, Reference};
 use tillflow_state::{Key, Table, prefix_of};
@@ -79,10 +79,16 @@ impl<'a> Declare<'a> {
     }
 
     /// A section of the configuration, such as `loyalty`; what is absent has its default.
-    pub fn settings<T: DeserializeOwned + Default>(&mut self, section: &str) -> T {
+    pub fn settings<T: Serialize + DeserializeOwned + Default>(&mut self, section: &str) -> T {
         let Some(value) = self.settings.get(section) else { return T::default() };
-        serde_json::from_value(value.clone()).unwrap_or_else(|e| {
-            self.seen.problems.push(format!("{section}: {e}"));
+        // Before serde, which would list all keys.
+        let known = keys::flatten_below(section, &json!(T::default()));
+        let read = match keys::unknown(&keys::flatten_below(section, value), &known) {
+            Some(unknown) => Err(unknown),
+            None => serde_json::from_value(value.clone()).map_err(|e| format!("{section}: {e}")),
+        };
+        read.unwrap_or_else(|problem| {
+            self.seen.problems.push(problem);
             T::default()
         })
     }

@@ -32,6 +32,7 @@ mod context;
 mod declare;
 mod error;
 mod globals;
+pub mod keys;
 mod outbox;
 mod task;
 pub mod testing;

@@ -26,7 +26,7 @@ pub struct Restoring {
     pub inputs: Vec<TopicPartition>,
     /// Its place.
     pub place: Place,
-    /// The changelog's last stable offset when restore began, and where it began.
+    /// The changelog's high watermark when restore began, and where it began.
     pub target: Option<(i64, i64)>,
 }
 

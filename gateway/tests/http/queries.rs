@@ -1,9 +1,12 @@
 //! Questions over HTTP, answered here or by the instance that owns the key; health and metrics.
 
-use crate::support::{FakeShop, start, start_with};
+use crate::support::{FakeShop, read, start, start_with};
+use futures_util::future::select_all;
+use reqwest::header::HeaderValue;
 use serde_json::json;
 use tillflow_engine::port::PortError;
 use tillflow_gateway::{GatewayConfig, Keys};
+use tokio::sync::oneshot;
 
 #[tokio::test]
 async fn a_path_names_the_query_and_what_follows_is_the_rest() {
@@ -64,6 +67,31 @@ async fn every_refusal_is_json_with_a_code() {
     assert_eq!(crate::support::read(foreign).await.0, 403);
     let rebound = gateway.client.get(gateway.url("/")).header("host", "evil.example").send().await.unwrap();
     assert_eq!(crate::support::read(rebound).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_question_that_does_not_get_its_turn_is_turned_away_and_a_later_one_answered() {
+    let mut config = GatewayConfig::default();
+    config.limits.queries_in_flight = 1;
+    let gateway = start_with(FakeShop::new(), config).await;
+    let (shop, (locked, is_locked), (go, gone)) = (gateway.shop.clone(), oneshot::channel(), std::sync::mpsc::channel());
+    let slow = std::thread::spawn(move || {
+        let _answers = shop.answers.lock().unwrap();
+        locked.send(()).unwrap();
+        let _ = gone.recv();
+    });
+    is_locked.await.unwrap();
+    let ask = || tokio::spawn(gateway.client.get(gateway.url("/v1/users/u1/loyalty")).send());
+    let (refused, _, running) = select_all([ask(), ask()]).await;
+    let refused = refused.unwrap().unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &HeaderValue::from(1)));
+    assert_eq!(read(refused).await.1["error"]["code"], "overloaded");
+    go.send(()).unwrap();
+    slow.join().unwrap();
+    for answer in running {
+        assert_eq!(answer.await.unwrap().unwrap().status(), 200);
+    }
+    assert_eq!(gateway.get("/v1/users/u1/loyalty").await.0, 200);
 }
 
 #[tokio::test]

@@ -7,14 +7,14 @@ use super::{
     settings::DAY,
 };
 use rust_decimal::{Decimal, prelude::ToPrimitive};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{borrow::Cow, collections::BTreeMap};
 use tillflow_engine_api::{Context, Result};
 use tillflow_schemas::{Badge, Money, UserId};
 
 /// A badge as a shop defines it, in the configuration or on the topic `badges`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BadgeRule {
     /// Shown to shoppers.
@@ -29,7 +29,7 @@ pub struct BadgeRule {
 }
 
 /// What a badge measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
     /// Orders placed.

@@ -6,7 +6,7 @@ use super::{
     ledger::{Book, Entry},
 };
 use rust_decimal::Decimal;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{borrow::Cow, collections::BTreeMap};
 use tillflow_engine_api::{Context, Result};
@@ -16,7 +16,7 @@ use tillflow_schemas::{Challenge, EntryKind, Money, Order};
 pub const THREE_PURCHASES: &str = "three_purchases";
 
 /// A challenge as a shop defines it, in the configuration or on the topic `challenges`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChallengeRule {
     /// Shown to shoppers.
@@ -37,7 +37,7 @@ pub struct ChallengeRule {
 }
 
 /// What counts in a challenge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
     /// Orders in a calendar month.

@@ -7,12 +7,12 @@ use super::{
     settings::DAY,
     tables::{NEVER, Redemption, Request},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tillflow_engine_api::{Context, Result};
 use tillflow_schemas::{EntryKind, LoyaltyAction, LoyaltyCommand, Reward, UserId};
 
 /// A reward as a shop defines it, in the configuration or on the topic `rewards`.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RewardRule {
     /// Shown to shoppers.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::loyalty::Account;
 use rust_decimal::prelude::ToPrimitive;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_schemas::{ProductId, Timestamp};
@@ -20,7 +20,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 pub const DEVELOPMENT_SECRET: &str = "tillflow-development-secret";
 
 /// The `loyalty` section.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LoyaltySettings {
     /// The tiers, lowest first; the first begins at 0.
@@ -76,7 +76,7 @@ impl Default for LoyaltySettings {
 }
 
 /// What decides the tier.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TierBy {
     /// Points ever earned less those refunded.
@@ -87,7 +87,7 @@ pub enum TierBy {
 }
 
 /// When points expire.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExpirySettings {
     /// Days after earning; 0: never.
@@ -105,7 +105,7 @@ impl Default for ExpirySettings {
 }
 
 /// What orders earn beyond the tier's multiplier, and what else earns.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EarningSettings {
     /// Further multipliers. Of those that fit an item the greatest counts.
@@ -121,7 +121,7 @@ pub struct EarningSettings {
 }
 
 /// A multiplier by date, product or category.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarningRule {
     /// What an item's amount counts for.
@@ -141,7 +141,7 @@ pub struct EarningRule {
 }
 
 /// Spins.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpinSettings {
     /// Spins that each order grants, 0 to 64.
@@ -162,7 +162,7 @@ impl Default for SpinSettings {
 }
 
 /// A prize: points, a code, or both.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Prize {
     /// Points won.
@@ -176,7 +176,7 @@ pub struct Prize {
 }
 
 /// Referrals.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReferralSettings {
     /// Points for both at the referred user's first order; 0: no referrals.
@@ -190,7 +190,7 @@ impl Default for ReferralSettings {
 }
 
 /// Birthdays.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BirthdaySettings {
     /// Points once a year; 0: none.

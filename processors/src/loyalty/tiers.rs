@@ -1,13 +1,13 @@
 //! Tiers: which one an account is in, what an order earns there, and what it brings.
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use tillflow_schemas::Money;
 
 /// One tier of the programme.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
     /// Shown to shoppers.
@@ -22,8 +22,8 @@ pub struct Tier {
 }
 
 /// A factor such as 1.25: a decimal, given as a number or as text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(from = "Money")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(from = "Money", into = "Money")]
 pub struct Factor(pub Decimal);
 
 impl Factor {
@@ -34,6 +34,12 @@ impl Factor {
 impl From<Money> for Factor {
     fn from(money: Money) -> Self {
         Self(money.decimal())
+    }
+}
+
+impl From<Factor> for Money {
+    fn from(factor: Factor) -> Self {
+        factor.0.into()
     }
 }
 

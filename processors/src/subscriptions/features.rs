@@ -1,12 +1,12 @@
 //! What a value of a feature means, and how values from several sources become one.
 
 use rust_decimal::Decimal;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 use std::{collections::BTreeMap, str::FromStr};
 
 /// How values of one feature that are neither yes nor no are merged.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Merge {
     /// The greatest number: more is better, as of `target_item_count`.

@@ -2,7 +2,7 @@
 
 use super::{features::Merge, plans::PlanVersion};
 use crate::shop::ShopSettings;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_engine_api::Declare;
 use tillflow_schemas::Plan;
@@ -11,7 +11,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// The `subscriptions` section.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SubscriptionSettings {
     /// Days that an unpaid subscription still counts (`past_due`) before it expires.
@@ -31,7 +31,7 @@ pub struct SubscriptionSettings {
 }
 
 /// The `subscriptions.boxes` section.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BoxSettings {
     /// Items of a box whose plan has no `target_item_count`.
@@ -48,23 +48,26 @@ pub struct BoxSettings {
 
 impl Default for SubscriptionSettings {
     fn default() -> Self {
-        let speeds = ["standard", "expedited", "priority"].map(str::to_owned).to_vec();
         Self {
             grace_days: 7,
             built_in_plans: true,
             plans: Vec::new(),
-            features: [
-                ("free_shipping_over", Merge::Min),
-                ("num_exclusive_items", Merge::Max),
-                ("shipping_speed", Merge::Rank(speeds)),
-                ("target_item_count", Merge::Max),
-            ]
-            .map(|(feature, merge)| (feature.to_owned(), merge))
-            .into(),
+            features: BTreeMap::new(),
             suggestion_days: 7,
             boxes: BoxSettings::default(),
         }
     }
+}
+
+/// How the usual features are merged, unless the shop declares another way.
+fn usual_features() -> [(&'static str, Merge); 4] {
+    let speeds = ["standard", "expedited", "priority"].map(str::to_owned).to_vec();
+    [
+        ("free_shipping_over", Merge::Min),
+        ("num_exclusive_items", Merge::Max),
+        ("shipping_speed", Merge::Rank(speeds)),
+        ("target_item_count", Merge::Max),
+    ]
 }
 
 impl Default for BoxSettings {
@@ -77,9 +80,8 @@ impl SubscriptionSettings {
     /// Reads the section and says what is wrong with it.
     pub fn read(d: &mut Declare<'_>) -> Self {
         let mut settings = d.settings::<Self>("subscriptions");
-        // What the shop declares is added to what is known of the usual features.
-        for (feature, merge) in Self::default().features {
-            settings.features.entry(feature).or_insert(merge);
+        for (feature, merge) in usual_features() {
+            settings.features.entry(feature.to_owned()).or_insert(merge);
         }
         for problem in settings.problems() {
             d.problem(problem);
@@ -182,8 +184,14 @@ mod tests {
             (json!({"subscriptions": {"boxes": {"target_item_count": 0}}}), "target_item_count"),
             (json!({"subscriptions": {"boxes": {"not_in_last": 99}}}), "not_in_last"),
             (json!({"subscriptions": {"features": {"support": {"rank": []}}}}), "features.support"),
-            (json!({"subscriptions": {"plans": [{"plan_id": "tea", "interval": "month", "features": {}}]}}), "plans[0]: features"),
-            (json!({"subscriptions": {"plans": [{"plan_id": "tea", "interval": "day", "features": {"a": 1}}]}}), "plans[0]: interval"),
+            (
+                json!({"subscriptions": {"plans": [{"plan_id": "tea", "price": "1", "interval": "month", "features": {}}]}}),
+                "plans[0]: features",
+            ),
+            (
+                json!({"subscriptions": {"plans": [{"plan_id": "tea", "price": "1", "interval": "day", "features": {"a": 1}}]}}),
+                "plans[0]: interval",
+            ),
             (json!({"shop": {"timezone": "Mars/Phobos"}}), "shop.timezone"),
         ] {
             let found = problems(wrong.clone());
