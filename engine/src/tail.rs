@@ -122,7 +122,7 @@ mod tests {
     fn outputs_and_product_status_are_followed() {
         let catalog = Catalog::built_in(2).unwrap();
         let followed: Vec<&str> = partitions(&catalog).iter().map(|at| catalog.topics()[at.topic].schema.as_str()).collect();
-        for (schema, expected) in [("product_status", 2), ("price_change", 2), ("user_event", 0), ("item_pairs", 0)] {
+        for (schema, expected) in [("product_status", 2), ("price_change", 2), ("user_event", 0), ("shop_fact", 0)] {
             assert_eq!(followed.iter().filter(|s| **s == schema).count(), expected, "{schema}");
         }
     }

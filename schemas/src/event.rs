@@ -4,8 +4,8 @@ use crate::{
     Badge, BoxContents, Campaign, Challenge, Change, ClockMark, Customer, CustomerSignal, DeadLetterStatus, DecodeError, DemandSignal,
     EmailResult, EmailTrigger, Entitlements, ErasedUser, Inventory, ItemPairs, LoyaltyCommand, LoyaltyUpdate, Notification, Parcel, Plan,
     PriceChange, PricingRule, Product, ProductCommand, ProductPrice, ProductStatus, Recommendations, RelatedProducts, Reward,
-    SegmentDefinition, Segments, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, UserId, error::shorten,
-    input, json, reference, user_event,
+    SegmentDefinition, Segments, ShopFact, SubscriptionEvent, TaskOwner, Template, Timestamp, UserEvent, UserEventKind, UserId,
+    error::shorten, input, json, reference, user_event,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -251,6 +251,7 @@ events! {
         Parcel(Parcel) = "parcel", key |v| v.key.as_str();
         ProductCommand(ProductCommand) = "product_command", key |v| v.product_id.as_str();
         CustomerSignal(CustomerSignal) = "customer_signal", key |v| v.user_id.as_str();
+        ShopFact(ShopFact) = "shop_fact", key |v| v.scope.as_str();
         ProductStatus(ProductStatus) = "product_status", key |v| v.product_id.as_str();
         ClockMark(ClockMark) = "clock_mark", key |_| "";
         DeadLetterStatus(DeadLetterStatus) = "dead_letter_status", key |v| v.id.as_str();
@@ -281,6 +282,7 @@ impl Event {
             Self::Command(v) => Some(v.timestamp),
             Self::ProductCommand(v) => Some(v.at),
             Self::CustomerSignal(v) => Some(v.at),
+            Self::ShopFact(v) => Some(v.at),
             Self::ClockMark(v) => Some(v.at),
             Self::ErasedUser(c) => Some(c.value.as_ref()?.erased_at),
             Self::Product(c) => c.value.as_ref()?.valid_from,
@@ -323,6 +325,7 @@ impl Event {
             Self::Command(c) => vec![once("command", &c.command_id)],
             Self::ProductCommand(c) => vec![once("request", &c.request_id)],
             Self::CustomerSignal(s) => vec![once("signal", &s.signal_id)],
+            Self::ShopFact(f) => vec![once("fact", &f.fact_id)],
             _ => Vec::new(),
         }
     }

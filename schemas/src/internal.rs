@@ -92,6 +92,22 @@ pub struct CustomerSignal {
     pub data: Map<String, Value>,
 }
 
+/// A fact for the one owner of what concerns the whole shop: limits, budgets, referrals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShopFact {
+    /// What it is about; the key.
+    pub scope: String,
+    /// Identifies the fact: counted once.
+    pub fact_id: String,
+    /// Event time.
+    pub at: Timestamp,
+    /// What happened.
+    pub kind: String,
+    /// The fact's own fields.
+    #[serde(default)]
+    pub data: Map<String, Value>,
+}
+
 /// What the customers tasks need to know of a product "now": latest known, never a version of the past.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "named as in the outputs")]

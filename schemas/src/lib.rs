@@ -36,7 +36,8 @@ pub use event::{EVENT_ID_HORIZON, Event, Identity, PACKED, Record, Reference, fr
 pub use ids::{CampaignId, OrderId, PlanId, ProductId, SubscriptionId, UserId};
 pub use input::{Inventory, LoyaltyAction, LoyaltyCommand, SubscriptionAction, SubscriptionEvent};
 pub use internal::{
-    ClockMark, CustomerSignal, DeadLetterStatus, DemandSignal, ItemPair, ItemPairs, Parcel, ProductCommand, ProductStatus, TaskOwner,
+    ClockMark, CustomerSignal, DeadLetterStatus, DemandSignal, ItemPair, ItemPairs, Parcel, ProductCommand, ProductStatus, ShopFact,
+    TaskOwner,
 };
 pub use money::{Money, minor_digits};
 pub use output::{

@@ -263,7 +263,7 @@ mod tests {
     fn the_built_in_list_reads_and_every_schema_but_the_framed_ones_has_one_topic() {
         let catalog = Catalog::built_in(4).unwrap();
         assert_eq!(catalog.of_schema("user_event").unwrap().name, "user_events");
-        assert_eq!(catalog.get("tillflow.owners").unwrap().partitions, 1);
+        assert_eq!(catalog.get("tillflow.shop").unwrap().partitions, 1);
         for topic in catalog.topics().iter().filter(|t| !matches!(t.role, Role::Rekey | Role::Changelog)) {
             assert_eq!(catalog.topics().iter().filter(|t| t.schema == topic.schema).count(), 1, "{}", topic.schema);
         }

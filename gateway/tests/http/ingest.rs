@@ -232,7 +232,7 @@ async fn a_shop_without_kafka_states_its_catalogue_plans_and_subscriptions() {
     assert_eq!(deleted.status(), 202);
     let last = gateway.shop.appended.lock().unwrap().last().unwrap().clone();
     assert_eq!((last.schema, last.key.as_deref(), last.value), ("product", Some("p1"), None));
-    for topic in ["price_changes", "tillflow.item_pairs", "nowhere"] {
+    for topic in ["price_changes", "tillflow.shop", "nowhere"] {
         assert_eq!(gateway.post(&format!("/v1/topics/{topic}"), "{}").await.0, 404, "{topic}");
     }
 }

@@ -37,6 +37,7 @@ schemas! {
     "item_pairs",
     "customer_signal",
     "clock_mark",
+    "shop_fact",
     "product_status",
     "dead_letter_status",
     "task_owner",

@@ -134,12 +134,14 @@ fn internal() -> BoxedStrategy<Event> {
     );
     let signal = (user_id(), id(), time(), text(), object())
         .prop_map(|(user_id, signal_id, at, kind, data)| CustomerSignal { user_id, signal_id, at, kind, data }.into_event());
+    let fact = (id(), id(), time(), text(), object())
+        .prop_map(|(scope, fact_id, at, kind, data)| ShopFact { scope, fact_id, at, kind, data }.into_event());
     let mark = time().prop_map(|at| ClockMark { at }.into_event());
     let fate = (id(), text(), time()).prop_map(|(id, status, at)| DeadLetterStatus { id, status, at }.into_event());
     let erased = (user_id(), time()).prop_map(|(user_id, erased_at)| ErasedUser { user_id, erased_at }.into_event());
     let owner = (id(), id(), option::of(text()), option::of(text()))
         .prop_map(|(task, instance, address, life)| TaskOwner { task, instance, address, life }.into_event());
-    prop_oneof![demand, pairs, command, signal, mark, fate, erased, owner].boxed()
+    prop_oneof![demand, pairs, command, signal, fact, mark, fate, erased, owner].boxed()
 }
 
 /// Any event of an output or internal topic.
