@@ -369,25 +369,6 @@ fn within_the_return_window_points_are_pending_and_a_refund_cancels_them_there()
 }
 
 #[test]
-fn a_referral_s_bonus_is_not_what_its_order_earned() {
-    let mut shop = Story::new();
-    shop.tell("rewards", json!({"reward_id": "pen", "name": "Pen", "points": 20}));
-    order(&mut shop, "ann", "o", "30", "01-05");
-    event(&mut shop, "bob", "signed_up", "01-06", json!({"referrer_id": "ann"}));
-    order(&mut shop, "bob", "p", "20", "02-06");
-    // The oldest lot pays, which is the order's; a year later the bonus expires, and then the order is refunded.
-    command(&mut shop, "bob", "c", "03-06", json!({"action": "redeem", "reward_id": "pen"}));
-    let late = "2027-03-01T10:00:00Z";
-    shop.tell(
-        "user_events",
-        json!({"event_type": "order_refunded", "user_id": "bob", "refund_id": "r", "order_id": "p", "timestamp": late}),
-    );
-    let decided = shop.decide();
-    let entries = decided.told("loyalty_updates", "bob", &["kind", "points", "balance"]);
-    assert_eq!(entries[2..], ["redeem -20 100", "expire -100 0", "refund -20 -20"], "{entries:?}");
-}
-
-#[test]
 fn a_guest_counts_for_products_and_for_nothing_of_a_customer_s() {
     let mut shop = Story::new();
     for product in ["tea", "cup"] {

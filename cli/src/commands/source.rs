@@ -23,7 +23,8 @@ pub struct InstanceArgs {
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// An admin key of the instance; the first keys.admin of the configuration where absent
-    #[arg(long, value_name = "KEY", env = "TILLFLOW_KEY", hide_env_values = true)]
+    // An id of its own: `state get` takes a key of another kind.
+    #[arg(id = "admin_key", long = "key", value_name = "KEY", env = "TILLFLOW_KEY", hide_env_values = true)]
     pub key: Option<String>,
 }
 

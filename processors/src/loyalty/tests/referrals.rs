@@ -26,6 +26,26 @@ fn both_are_paid_at_the_referred_user_s_first_order_and_at_no_other() {
 }
 
 #[test]
+fn a_referral_s_bonus_is_not_what_its_order_earned() {
+    let mut settings = plain();
+    settings["rewards"] = json!({"pen": {"name": "Pen", "points": 10}});
+    let mut shop = Shop::with(settings);
+    shop.order("2026-03-01", "anna", "o1", "10").event("2026-03-02", "ben", "signed_up", json!({"referrer_id": "anna"}));
+    // The oldest lot pays, which is the order's. A year later the bonus expires, and then the order is refunded.
+    shop.order("2026-03-03", "ben", "o2", "10").command("2026-03-04", "ben", "c", "redeem", json!({"reward_id": "pen"}));
+    shop.advance("2027-03-04").refund("2027-03-05", "ben", "r", json!({"order_id": "o2"}));
+    let entries: Vec<_> = by_user(&mut shop).into_iter().filter(|entry| entry.starts_with("ben: ")).collect();
+    assert_eq!(
+        entries[2..],
+        [
+            "ben: command:c redeem -10/+0 → 100/110 bronze",
+            "ben: expire:referral:anna expire -100/+0 → 0/110 bronze",
+            "ben: refund:r refund -10/-10 → -10/100 bronze",
+        ]
+    );
+}
+
+#[test]
 fn a_referral_is_refused_if_they_are_one_the_referrer_has_no_order_or_the_referred_has_one() {
     let mut shop = Shop::with(plain());
     shop.order("2026-03-01", "anna", "o1", "10").order("2026-03-01", "old", "o2", "10").entries();
