@@ -93,6 +93,9 @@ fn without_a_renewal_a_subscription_is_past_due_for_seven_days_and_then_expired(
         json!({"plan_id": "basic_box", "subscription_id": "s", "trial_until": on("04-15")}),
     );
     subscription(&mut shop, "cleo", "04-20", "cancelled", of("basic_box"));
+    // The first payment fails: the seven days begin then.
+    subscription(&mut shop, "dora", "04-01", "started", of("basic_box"));
+    subscription(&mut shop, "dora", "04-05", "payment_failed", of("basic_box"));
     let decided = shop.until(&on("06-30")).decide();
     let line = |plan: &str, status: &str, since: &str, until: Option<&str>| {
         // A renewal at the period's very end is in time: what follows begins a moment later.
@@ -128,6 +131,14 @@ fn without_a_renewal_a_subscription_is_past_due_for_seven_days_and_then_expired(
             line("null", "cancelled", "04-20", None),
         ]
     );
+    assert_eq!(
+        standing(&decided, "dora"),
+        [
+            line("basic_box", "active", "04-01", Some("05-01")),
+            format!("basic_box past_due {} {}", on("04-05"), on("04-12")),
+            line("null", "expired", "04-12", None),
+        ]
+    );
 }
 
 #[test]
@@ -161,7 +172,7 @@ fn the_newest_active_subscription_counts_and_a_tier_adds_to_it() {
 
 /// A shop that decides as soon as it can, with so many exclusive and other products in stock.
 fn shop_with_a_shelf(exclusives: usize, standard: usize) -> Tillflow {
-    let mut shop = Tillflow::run().set("time.grace.s", 0).spawn();
+    let mut shop = Tillflow::run().set("time.grace.s", 0).set("subscriptions.boxes.cut_off_hours", 0).spawn();
     shop.wait_until_ready();
     let ids: Vec<_> = (0..exclusives).map(|n| format!("e{n}")).chain((0..standard).map(|n| format!("s{n:02}"))).collect();
     for id in &ids {
@@ -259,5 +270,29 @@ fn a_box_comes_by_itself_when_its_period_begins_and_not_to_who_has_not_paid() {
     assert_eq!(packed(&shop, "ann").len(), 4);
     assert_eq!(shop.json("/v1/users/ann/box")["latest"]["at"], json!(trial_until));
     until("the other one's trial is over", LIMIT, || shop.json("/v1/users/bob/entitlements")["status"] == "past_due");
+    assert_eq!(shop.json("/v1/users/bob/box")["latest"], Value::Null);
+}
+
+#[test]
+fn a_box_holds_what_its_customer_wanted_instead_and_a_skipped_one_does_not_come() {
+    let shop = shop_with_a_shelf(0, 12);
+    let trial_until = Timestamp::wall() + Duration::from_secs(4);
+    let event = |user: &str, more: Value| {
+        let mut event = json!({"user_id": user, "subscription_id": user, "plan_id": "basic_box", "timestamp": Timestamp::wall()});
+        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(shop.post("/v1/topics/subscription_events", event).status(), 202);
+    };
+    let next = |user: &str| shop.json(&format!("/v1/users/{user}/box"))["next"].clone();
+    for user in ["ann", "bob"] {
+        event(user, json!({"action": "started", "trial_until": trial_until}));
+        event(user, json!({"action": "renewed"}));
+        until("the next box can be seen", LIMIT, || next(user)["items"].as_array().is_some_and(|items| items.len() == 4));
+    }
+    let drawn: Vec<_> = (0..4).map(|n| next("ann")["items"][n]["product_id"].as_str().unwrap().to_owned()).collect();
+    let wanted = (0..12).map(|n| format!("s{n:02}")).find(|id| !drawn.contains(id)).unwrap();
+    event("ann", json!({"action": "swapped", "from": drawn[1], "to": wanted}));
+    event("bob", json!({"action": "skipped"}));
+    assert_eq!(packed(&shop, "ann"), [&drawn[0], &wanted, &drawn[2], &drawn[3]].map(String::as_str));
+    until("the period of the skipped box has begun", LIMIT, || next("bob")["period"] == 1);
     assert_eq!(shop.json("/v1/users/bob/box")["latest"], Value::Null);
 }

@@ -390,3 +390,69 @@ fn a_guest_counts_for_products_and_for_nothing_of_a_customer_s() {
     let change = decided.of("price_changes", "tea")[0];
     assert!(change["demand_score"].as_f64() > Some(0.0) && change["new_price"].as_str() > Some("300.00"), "{change}");
 }
+
+#[test]
+fn a_refund_without_an_id_counts_once_by_its_event_and_one_of_no_order_takes_the_oldest_points() {
+    let mut shop = Story::new();
+    order(&mut shop, "ann", "o", "100", "01-05");
+    order(&mut shop, "ann", "p", "60", "02-05");
+    // A month later: once for good.
+    for day in ["02-06", "03-06"] {
+        refund(&mut shop, "ann", day, json!({"event_id": "e", "amount": "30"}));
+    }
+    let decided = shop.until("2027-02-05T10:00:00Z").decide();
+    assert_eq!(
+        ledger(&decided, "ann"),
+        [
+            "earn 100 100 100 bronze",
+            "earn 60 160 160 bronze",
+            "refund -30 130 130 bronze",
+            // What is left of the first order's points, a year after it; then the second one's, untouched.
+            "expire -70 60 130 bronze",
+            "expire -60 0 130 bronze",
+        ]
+    );
+}
+
+#[test]
+fn a_challenge_is_not_multiplied_and_its_month_is_that_of_the_shop_s_zone() {
+    let mut shop = Story::new();
+    shop.config("shop: { timezone: Pacific/Auckland }");
+    // Silver from the first on. At 11:00 in Greenwich of 31 March it is midnight in Auckland.
+    for (n, time) in ["03-01T10:00", "03-31T10:59", "03-31T11:00", "04-02T10:00", "04-03T10:00"].iter().enumerate() {
+        let total = if n == 0 { "600" } else { "10" };
+        let more = json!({"order_id": format!("o{n}"), "total_amount": total, "items": [], "timestamp": format!("2026-{time}:00Z")});
+        event(&mut shop, "ann", "order_completed", "03-01", more);
+    }
+    let decided = shop.decide();
+    let entries = decided.told("loyalty_updates", "ann", &["entry_id", "points"]);
+    // ⌊10 · 1.25⌋ = 12; the bonus is 50 in any tier.
+    let challenge = "challenge:three_purchases:2026-04 50";
+    assert_eq!(entries, ["order:o0 600", "order:o1 12", "order:o2 12", "order:o3 12", "order:o4 12", challenge]);
+}
+
+#[test]
+fn where_tiers_go_by_net_spend_a_refund_of_money_costs_the_tier() {
+    let mut shop = Story::new();
+    shop.config("loyalty: { tier_by: net_spend }");
+    order(&mut shop, "ann", "o", "510", "01-05");
+    refund(&mut shop, "ann", "01-06", json!({"refund_id": "r", "order_id": "o", "amount": "20"}));
+    let decided = shop.decide();
+    assert_eq!(ledger(&decided, "ann"), ["earn 510 510 510 silver", "refund -20 490 490 bronze"]);
+}
+
+#[test]
+fn a_customer_refers_by_command_too() {
+    let mut shop = Story::new();
+    order(&mut shop, "ann", "o", "30", "01-05");
+    command(&mut shop, "ann", "c", "01-06", json!({"action": "refer", "referred_user_id": "bob"}));
+    order(&mut shop, "bob", "p", "20", "02-06");
+    let decided = shop.decide();
+    let entries = |user| {
+        let mut entries = decided.told("loyalty_updates", user, &["entry_id", "points"]);
+        entries.sort();
+        entries
+    };
+    assert_eq!(entries("ann"), ["command:c 0", "order:o 30", "referral:bob 100"]);
+    assert_eq!(entries("bob"), ["order:p 20", "referral:ann 100"]);
+}

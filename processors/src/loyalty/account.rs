@@ -53,3 +53,10 @@ pub struct Account {
     /// Numbers entries, lots and held refunds.
     pub serial: u64,
 }
+
+impl Account {
+    /// Whether there was an order by then.
+    pub fn had_ordered(&self, by: Timestamp) -> bool {
+        self.first_order_at.is_some_and(|first| first <= by)
+    }
+}

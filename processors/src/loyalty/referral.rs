@@ -26,7 +26,8 @@ impl Loyalty {
             match self.why_not_refer(&book, referrer, cx)? {
                 Some(reason) => self.refuse_referral(&book, referrer, &reason, cx)?,
                 None => {
-                    let row = Referral { referrer_id: referrer.clone(), confirmed: false, first_order: None };
+                    let first_order = self.first_order(user, cx)?;
+                    let row = Referral { referrer_id: referrer.clone(), confirmed: false, first_order };
                     cx.put(&self.tables.referrals, user, &row)?;
                     let id = format!("claimed:{user}:{}", cx.now().millis());
                     self.tell(referrer.clone(), id, &Message::LoyaltyReferralClaimed { referred_id: user.clone() }, cx)?;
@@ -44,7 +45,7 @@ impl Loyalty {
         if *referrer == book.user {
             return Ok(Some("nobody refers themselves".into()));
         }
-        if book.account.orders > 0 {
+        if book.account.had_ordered(cx.now()) {
             return Ok(Some(format!("{} has an order already", book.user)));
         }
         Ok(cx.get(&self.tables.referrals, &book.user)?.map(|_| format!("{} was referred before", book.user)))
@@ -57,7 +58,7 @@ impl Loyalty {
 
     /// In the referrer's partition: only a customer can refer.
     pub(super) fn confirm_referral(&self, referrer: &UserId, referred: UserId, claim: &str, cx: &mut Context<'_>) -> Result<()> {
-        let accepted = cx.get(&self.tables.accounts, referrer)?.is_some_and(|a| a.orders > 0);
+        let accepted = cx.get(&self.tables.accounts, referrer)?.is_some_and(|account| account.had_ordered(cx.now()));
         let id = format!("confirmed:{claim}");
         self.tell(referred, id, &Message::LoyaltyReferralAnswered { referrer_id: referrer.clone(), accepted }, cx)
     }
@@ -97,16 +98,32 @@ impl Loyalty {
         Ok(None)
     }
 
-    /// In the referred user's partition: a customer refers this user.
+    /// In the referred user's partition: a customer refers this user. What the user ordered after that may be known before
+    /// the word has come from the other partition.
     pub(super) fn referred(&self, user: &UserId, referrer: UserId, command_id: String, cx: &mut Context<'_>) -> Result<()> {
-        let book = self.open(user, cx)?;
+        let mut book = self.open(user, cx)?;
         let refused = self.why_not_refer(&book, &referrer, cx)?;
         if refused.is_none() {
             let row = Referral { referrer_id: referrer.clone(), confirmed: true, first_order: None };
             cx.put(&self.tables.referrals, user, &row)?;
+            if let Some(order_id) = self.first_order(user, cx)? {
+                self.reward_referral(&mut book, &order_id, cx)?;
+                self.close(book, cx)?;
+            }
         }
         let id = format!("referred_answered:{user}:{command_id}");
         self.tell(referrer, id, &Message::LoyaltyReferredAnswered { referred_id: user.clone(), command_id, refused }, cx)
+    }
+
+    fn first_order(&self, user: &UserId, cx: &Context<'_>) -> Result<Option<OrderId>> {
+        let mut first = None;
+        cx.scan(&self.tables.orders, user, |(_, order_id): (UserId, OrderId), order| {
+            if first.as_ref().is_none_or(|(at, _)| order.at < *at) {
+                first = Some((order.at, order_id));
+            }
+            true
+        })?;
+        Ok(first.map(|(_, order_id)| order_id))
     }
 
     /// Back in the referrer's partition: the command is answered.
