@@ -352,3 +352,23 @@ fn segments_are_entered_by_what_shoppers_do_and_left_as_time_passes() {
     );
     assert_eq!(decided.last("segments", "looks")["segments"], json!(["lapsed"]));
 }
+
+#[test]
+fn a_refund_costs_the_high_value_and_an_order_empties_the_cart_that_was_left() {
+    let mut shop = Story::new();
+    order(&mut shop, "ann", "o", "600", "03-01T10:00");
+    event(&mut shop, "ann", "order_refunded", "03-02T10:00", json!({"refund_id": "r", "order_id": "o", "amount": "150"}));
+    event(&mut shop, "bob", "added_to_cart", "03-01T10:00", tea());
+    order(&mut shop, "bob", "p", "5", "03-01T12:00");
+    let decided = shop.until(&at("03-02T12:00")).decide();
+    let of = |user, segment: &str| {
+        let moves = moves(&decided, user).into_iter().filter_map(|line| {
+            let (time, rest) = line.split_once(' ')?;
+            rest.split(' ').find(|name| name.ends_with(segment)).map(|name| format!("{time} {name}"))
+        });
+        moves.collect::<Vec<_>>()
+    };
+    assert_eq!(of("ann", "high_value"), [format!("{} +high_value", at("03-01T10:00")), format!("{} -high_value", at("03-02T10:00"))]);
+    let cart = "abandoned_cart";
+    assert_eq!(of("bob", cart), [format!("{} +{cart}", at("03-01T11:00")), format!("{} -{cart}", at("03-01T12:00"))]);
+}

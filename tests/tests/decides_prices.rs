@@ -301,3 +301,66 @@ fn a_rule_on_trial_publishes_what_it_would_do_and_changes_nothing() {
     assert_eq!(decided.told("price_changes", "pot", &["new_price", "mode"]), ["110.00 shadow"], "said once");
     assert_eq!(decided.told("product_prices", "pot", &["price"]), ["100.00"]);
 }
+
+#[test]
+fn rules_are_merged_field_by_field_and_amounts_rounded_half_to_even() {
+    let mut shop = Story::new();
+    rule(&mut shop, json!({"scope": "default", "demand_score": 2}));
+    rule(&mut shop, json!({"scope": "category:tea", "multiplier": 0.1}));
+    rule(&mut shop, json!({"scope": "product:pot", "max_change": 1}));
+    // 2.505 and 2.515 are added.
+    for (id, base) in [("pot", "100"), ("cup", "100"), ("down", "100.20"), ("up", "100.60")] {
+        let category = if base == "100" { "tea" } else { "coffee" };
+        product(&mut shop, id, json!({"base_price": base, "category": category}));
+        stock(&mut shop, id, 15, &at("10:00"));
+    }
+    rule(&mut shop, json!({"scope": "category:coffee", "demand_score": 0.5}));
+    let decided = shop.decide();
+    let first = |id: &str| decided.of("price_changes", id)[0]["new_price"].clone();
+    // 100 + 100·0.1·2: for the pot alone more than 15 % at once is allowed.
+    assert_eq!((first("pot"), first("cup")), (json!("120.00"), json!("115.00")));
+    assert_eq!((first("down"), first("up")), (json!("102.70"), json!("103.12")));
+}
+
+#[test]
+fn a_price_that_rose_does_not_fall_within_six_hours_and_one_between_crossed_limits_stays() {
+    let mut shop = Story::new();
+    for (score, from) in [(2, "09:00"), (0, "11:00")] {
+        rule(&mut shop, json!({"scope": "category:tea", "demand_score": score, "valid_from": at(from)}));
+    }
+    product(&mut shop, "pot", json!({}));
+    stock(&mut shop, "pot", 15, &at("10:00"));
+    stock(&mut shop, "pot", 60, &at("12:00"));
+    // It must not be under its cost of 100, nor over 90.
+    product(&mut shop, "torn", json!({"cost": "100", "max_price": "90"}));
+    stock(&mut shop, "torn", 15, &at("10:00"));
+    let decided = shop.until(&at("17:30")).decide();
+    assert_eq!(changes(&decided, "pot"), ["110.00 Low stock (15)", "100.00 Moderate stock (60), demand score: 0"]);
+    let fell = decided.last("price_changes", "pot")["decided_at"].as_str().unwrap().to_owned();
+    assert!(fell >= at("16:00") && fell <= at("17:00"), "{fell}");
+    assert_eq!(changes(&decided, "torn"), [""; 0]);
+}
+
+#[test]
+fn what_is_refunded_weighs_nothing_and_growing_interest_is_no_low_demand() {
+    let mut shop = Story::new();
+    for id in ["kept", "returned"] {
+        product(&mut shop, id, json!({}));
+        shoppers(&mut shop, id, "order_completed", 4, "09:30", json!({}));
+        stock(&mut shop, id, 60, &at("10:00"));
+    }
+    for n in 0..4 {
+        let order = format!("returned-09:30-{n}");
+        let (user, at) = (format!("returned-{n}"), at("09:40"));
+        let refund = json!({"event_type": "order_refunded", "user_id": user, "refund_id": "r", "order_id": order, "timestamp": at});
+        shop.tell("user_events", refund);
+    }
+    // Looked at today as never before: no markdown, though the stock is high and a floor known.
+    product(&mut shop, "watched", json!({"cost": "60"}));
+    shoppers(&mut shop, "watched", "product_viewed", 10, "09:30", json!({}));
+    stock(&mut shop, "watched", 140, &at("10:00"));
+    let decided = shop.until(&at("11:30")).decide();
+    assert!(decided.of("price_changes", "kept")[0]["demand_score"].as_f64() > Some(0.0));
+    assert_eq!(changes(&decided, "returned"), [""; 0]);
+    assert_eq!(changes(&decided, "watched"), [""; 0]);
+}
