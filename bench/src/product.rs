@@ -1,6 +1,6 @@
 //! The product itself, with its default rules, on the same events.
 
-use crate::{Arguments, usage};
+use crate::{Arguments, peer::run::LOOK_EVERY, usage};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -16,7 +16,14 @@ pub fn drain(shop: &Shop, arguments: &Arguments) -> Result<Value> {
     let mut instance: Tillflow = shop.instance("bench", arguments.workers).spawn();
     instance.wait_until_ready();
     let started = Instant::now();
-    until("everything is processed", LONG, || shop.is_drained());
+    let mut looked = started;
+    until("everything is processed", LONG, || {
+        let is_time = looked.elapsed() >= LOOK_EVERY;
+        if is_time {
+            looked = Instant::now();
+        }
+        is_time && shop.is_drained()
+    });
     let seconds = started.elapsed().as_secs_f64();
     let used = usage::of(instance.process().id()).context("/proc can't be read")?;
     let metrics = instance.get("/metrics").text()?;

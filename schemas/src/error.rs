@@ -35,6 +35,7 @@ impl std::error::Error for DecodeError {}
 pub(crate) fn path(outer: &str, inner: &str) -> String {
     match inner {
         "" => outer.to_owned(),
+        inner if outer.is_empty() => inner.to_owned(),
         inner if inner.starts_with('[') => format!("{outer}{inner}"),
         inner => format!("{outer}.{inner}"),
     }

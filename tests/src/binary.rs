@@ -1,6 +1,8 @@
 //! The `tillflow` binary, as a process.
 
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -213,7 +215,7 @@ impl Run {
         Process::spawn("tillflow", self.files.path(), program, |command| {
             if let Some(megabytes) = self.disk_mb {
                 let mounted = format!("mount -t tmpfs -o size={megabytes}m disk {DATA} && exec \"$0\" \"$@\"");
-                command.args(["--map-root-user", "--mount", "--", "sh", "-c", &mounted]).arg(binary());
+                command.args(own_mounts()).args(["--", "sh", "-c", &mounted]).arg(binary());
             }
             command.current_dir(self.files.path()).args(&self.arguments);
             for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TILLFLOW_")) {
@@ -225,6 +227,25 @@ impl Run {
             command.env("RUST_BACKTRACE", "1").envs(self.environment.iter().map(|(name, value)| (name, value)));
         })
     }
+}
+
+/// What `unshare` is told so that a process may mount what it alone sees. Root needs no namespace of users for that, which
+/// not every container lets it have.
+fn own_mounts() -> &'static [&'static str] {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+    if is_root { &["--mount"] } else { &["--map-root-user", "--mount"] }
+}
+
+/// Whether processes can have disks of their own here ([`Run::with_disk_of`]); where not, as in most containers, that is said
+/// on stderr, past the test runner.
+#[must_use]
+pub fn can_have_disks() -> bool {
+    let tried = Command::new("unshare").args(own_mounts()).args(["--", "mount", "-t", "tmpfs", "disk", "/mnt"]).output();
+    let can = tried.as_ref().is_ok_and(|tried| tried.status.success());
+    if !can {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: no process may mount a disk of its own here; full disks are not tried ({tried:?})");
+    }
+    can
 }
 
 /// A running server. Killed when dropped.

@@ -38,7 +38,7 @@ mod story;
 mod wait;
 pub mod workload;
 
-pub use binary::{Finished, Run, Tillflow};
+pub use binary::{Finished, Run, Tillflow, can_have_disks};
 pub use browser::{Browser, Page};
 pub use kafka::{Kafka, KafkaSetup, Place};
 pub use ports::free_port;

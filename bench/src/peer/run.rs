@@ -16,7 +16,7 @@ use tillflow_tests::{Kafka, Process, Record, Scratch, scratch, until};
 pub const PARTITIONS: u32 = 4;
 const LONG: Duration = Duration::from_secs(3_600);
 /// A look at the lag asks the broker, which has better things to do.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// An instance that has drained the backlog.
 pub struct Drained {

@@ -93,7 +93,7 @@ async fn a_missing_time_is_that_of_receipt() {
 }
 
 #[tokio::test]
-async fn the_key_is_the_user_else_the_visitor_else_the_event() {
+async fn the_key_is_the_user_else_the_visitor_and_a_guest_has_none() {
     let gateway = start().await;
     let list = json!([
         { "event_type": "page_viewed", "user_id": "u1", "anonymous_id": "a1" },
@@ -102,9 +102,11 @@ async fn the_key_is_the_user_else_the_visitor_else_the_event() {
         { "event_type": "page_viewed" },
     ]);
     assert_eq!(gateway.post("/v1/events", list.to_string()).await.0, 202);
-    let keys: Vec<_> = gateway.shop.appended.lock().unwrap().iter().map(|a| a.key.clone().unwrap()).collect();
-    assert_eq!(keys[..3], ["u1", "a1", "e1"]);
-    assert_eq!(gateway.shop.values()[3]["event_id"], json!(keys[3]));
+    let places: Vec<_> = gateway.shop.appended.lock().unwrap().iter().map(|a| (a.key.clone(), a.placed_by.clone().unwrap())).collect();
+    let keyed = |id: &str| (Some(id.to_owned()), id.to_owned());
+    // A guest's has no key, which would be a user's id, and lies where its own id says.
+    assert_eq!(places[..3], [keyed("u1"), keyed("a1"), (None, "e1".to_owned())]);
+    assert_eq!((&places[3].0, json!(places[3].1)), (&None, gateway.shop.values()[3]["event_id"].clone()));
 }
 
 #[tokio::test]
