@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the coordinator; the transaction's own timeout is 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
-/// How long delivery is waited for between two looks.
+/// Between two looks at what is still to be delivered.
 const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
@@ -132,13 +132,20 @@ impl Writer {
     }
 
     /// Waits until all is delivered, and serves the reports that say how far the changelog was written. In small steps:
-    /// the client's own flush looks again only every 100 ms, however soon the broker answers.
+    /// the client's own flush looks again only every 100 ms, however soon the broker answers. And asleep between them: its
+    /// poll counts whole milliseconds, and spends the rest of one going round without a pause.
     fn deliver(&self) -> KafkaResult<()> {
         let started = Instant::now();
-        while self.producer.in_flight_count() > 0 && started.elapsed() < PATIENCE {
-            self.producer.poll(STEP);
+        loop {
+            let in_flight = self.producer.in_flight_count();
+            if in_flight == 0 || started.elapsed() > PATIENCE {
+                return self.producer.flush(Duration::ZERO);
+            }
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() == in_flight {
+                std::thread::sleep(STEP);
+            }
         }
-        self.producer.flush(Duration::ZERO)
     }
 
     fn commit_transaction(&self) -> KafkaResult<()> {
