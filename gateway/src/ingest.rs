@@ -320,7 +320,7 @@ pub(crate) fn encode(event: &Event) -> Result<Append, DecodeError> {
     Ok(Append {
         schema: event.schema(),
         key: owned(event.key()),
-        placed_by: owned(event.placed_by()),
+        placed_by: owned(event.placed_by().filter(|_| event.key().is_none())),
         value: event.to_json()?,
         trace: None,
     })

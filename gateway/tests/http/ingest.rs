@@ -102,10 +102,10 @@ async fn the_key_is_the_user_else_the_visitor_and_a_guest_has_none() {
         { "event_type": "page_viewed" },
     ]);
     assert_eq!(gateway.post("/v1/events", list.to_string()).await.0, 202);
-    let places: Vec<_> = gateway.shop.appended.lock().unwrap().iter().map(|a| (a.key.clone(), a.placed_by.clone().unwrap())).collect();
-    let keyed = |id: &str| (Some(id.to_owned()), id.to_owned());
+    let places: Vec<_> = gateway.shop.appended.lock().unwrap().iter().map(|a| (a.key.clone(), a.placed_by.clone())).collect();
+    let keyed = |id: &str| (Some(id.to_owned()), None);
     // A guest's has no key, which would be a user's id, and lies where its own id says.
-    assert_eq!(places[..3], [keyed("u1"), keyed("a1"), (None, "e1".to_owned())]);
+    assert_eq!(places[..3], [keyed("u1"), keyed("a1"), (None, Some("e1".to_owned()))]);
     assert_eq!((&places[3].0, json!(places[3].1)), (&None, gateway.shop.values()[3]["event_id"].clone()));
 }
 
