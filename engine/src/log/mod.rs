@@ -157,12 +157,13 @@ pub trait Log {
     /// When the store can't be opened.
     fn open(&mut self, partition: u32) -> Result<Opened, LogError>;
 
-    /// Decides transactions that a former owner of these inputs may have left open. Where to go on is said by the store,
-    /// once it is restored: offsets that a group keeps may expire.
+    /// Decides transactions that a former owner of a task's inputs may have left open; false while that takes longer, and
+    /// is to be asked again. Where to go on is said by the store, once it is restored: offsets that a group keeps may
+    /// expire.
     ///
     /// # Errors
     /// When the log fails.
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError>;
+    fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError>;
 
     /// Begins to deliver an input from an offset; started again, it moves there.
     ///

@@ -19,7 +19,7 @@ use crate::{
 };
 use restore::Restoring;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -41,8 +41,8 @@ const IDLE_POLL: Duration = Duration::from_millis(50);
 const TABLES_POLL: Duration = Duration::from_millis(1);
 /// How often lag and clocks are stated.
 const STATE_EVERY: Duration = Duration::from_millis(200);
-/// How long a failed disk is left alone before the commit is tried again.
-const DISK_BACKOFF: Duration = Duration::from_secs(1);
+/// How long what failed and may pass, such as a full disk, is left alone before it is tried again.
+const BACKOFF: Duration = Duration::from_secs(1);
 
 /// Why a worker ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +67,8 @@ pub struct Worker<L: Log> {
     tasks: Tasks,
     running: BTreeMap<u32, Partition>,
     restoring: BTreeMap<u32, Restoring>,
-    /// To be opened again, unless the next poll says that they are another's.
-    reopening: BTreeSet<u32>,
+    /// To be opened at that time or later, unless a poll before says that they are another's.
+    opening: BTreeMap<u32, Instant>,
     /// Since when the broadcast tables lack something that was stated.
     lacking_since: Option<Instant>,
     last_commit: Instant,
@@ -96,7 +96,7 @@ impl<L: Log> Worker<L> {
             tasks: tasks.clone(),
             running: BTreeMap::new(),
             restoring: BTreeMap::new(),
-            reopening: BTreeSet::new(),
+            opening: BTreeMap::new(),
             lacking_since: None,
             last_commit: shared.config.wall.instant(),
             last_stated: shared.config.wall.instant(),
@@ -149,8 +149,7 @@ impl<L: Log> Worker<L> {
     fn poll(&mut self) -> Result<(), WorkerError> {
         let paused = self.tasks.paused(self.group.name);
         let busy = self.running.iter().any(|(number, p)| p.is_busy() && !paused.contains(number)) || !self.restoring.is_empty();
-        // Before tasks are opened again there is time to hear that they are another's.
-        let wait = if busy && self.reopening.is_empty() { Duration::ZERO } else { IDLE_POLL };
+        let wait = if busy { Duration::ZERO } else { IDLE_POLL };
         let started = self.shared.config.wall.instant();
         let polled = match self.log.poll(wait) {
             Ok(polled) => polled,
@@ -175,7 +174,11 @@ impl<L: Log> Worker<L> {
             tracing::info!(group = self.group.name, ?change, "membership");
             match change {
                 Membership::Assigned(partitions) => {
-                    partitions.into_iter().try_for_each(|p| self.open(p))?;
+                    let now = self.shared.config.wall.instant();
+                    for number in partitions {
+                        self.tasks.set(self.group.name, number, TaskView::opening(self.place(number)));
+                        self.opening.insert(number, now);
+                    }
                     self.tasks.set_member(self.group.name, true);
                 }
                 Membership::Revoked(partitions) => {
@@ -188,43 +191,60 @@ impl<L: Log> Worker<L> {
                 }
             }
         }
-        std::mem::take(&mut self.reopening).into_iter().try_for_each(|number| self.open(number))?;
+        self.open_due()?;
         for partition in self.running.values_mut() {
             partition.regulate(&mut self.log)?;
         }
         Ok(())
     }
 
-    /// Opens a task that is now this worker's: its store, then (where the log has changelogs) what the store lacks.
+    fn place(&self, partition: u32) -> Place {
+        Place { partition, partitions: self.partitions }
+    }
+
+    /// Opens tasks that are now this worker's: the store, then (where the log has changelogs) what the store lacks.
     ///
-    /// Where the log does not answer or the disk is full, that is tried again later.
-    fn open(&mut self, number: u32) -> Result<(), WorkerError> {
-        let place = Place { partition: number, partitions: self.partitions };
-        self.tasks.set(self.group.name, number, TaskView::opening(place));
-        match self.try_open(place) {
-            Ok(restoring) => drop(self.restoring.insert(number, restoring)),
-            Err(e) if passes(&e) => {
-                tracing::warn!(group = self.group.name, partition = number, "can't be opened now, trying again: {e}");
-                self.reopening.insert(number);
-                self.shared.config.wall.sleep(DISK_BACKOFF);
+    /// Where former transactions are not decided yet, the log does not answer or the disk is full, that is tried again
+    /// later, and other tasks go on.
+    fn open_due(&mut self) -> Result<(), WorkerError> {
+        let now = self.shared.config.wall.instant();
+        let due: Vec<_> = self.opening.iter().filter(|(_, at)| **at <= now).map(|(number, _)| *number).collect();
+        for number in due {
+            match self.try_open(self.place(number)) {
+                Ok(None) => {}
+                Ok(Some(restoring)) => {
+                    self.opening.remove(&number);
+                    self.restoring.insert(number, restoring);
+                }
+                Err(e) if passes(&e) => {
+                    tracing::warn!(group = self.group.name, partition = number, "can't be opened now, trying again: {e}");
+                    self.opening.insert(number, self.after_backoff());
+                }
+                Err(e) => return Err(e.into()),
             }
-            Err(e) => return Err(e.into()),
         }
         Ok(())
     }
 
-    fn try_open(&mut self, place: Place) -> Result<Restoring, LogError> {
+    /// The task with its store; none as long as transactions of former owners are not decided.
+    fn try_open(&mut self, place: Place) -> Result<Option<Restoring>, LogError> {
         let inputs: Vec<_> = self.inputs.iter().map(|&topic| TopicPartition { topic, partition: place.partition }).collect();
-        self.log.settle(&inputs)?;
+        if !self.log.settle(place.partition, &inputs)? {
+            return Ok(None);
+        }
         let opened = self.log.open(place.partition)?;
-        Ok(Restoring::new(opened, inputs, place))
+        Ok(Some(Restoring::new(opened, inputs, place)))
+    }
+
+    fn after_backoff(&self) -> Instant {
+        self.shared.config.wall.instant() + BACKOFF
     }
 
     fn give_up(&mut self, partitions: &[u32]) -> Result<(), WorkerError> {
         for number in partitions {
             self.running.remove(number);
             self.restoring.remove(number);
-            self.reopening.remove(number);
+            self.opening.remove(number);
             self.tasks.remove(self.group.name, *number);
         }
         Ok(self.log.release(partitions)?)
@@ -239,9 +259,8 @@ impl<L: Log> Worker<L> {
             Err(e) if passes(&e) => {
                 // From where the stores stand: what was read and not written would be missed.
                 tracing::warn!(group = self.group.name, "restoring begins again: {e}");
-                self.reopening.extend(self.restoring.keys());
-                self.restoring.clear();
-                self.shared.config.wall.sleep(DISK_BACKOFF);
+                let later = self.after_backoff();
+                self.opening.extend(std::mem::take(&mut self.restoring).into_keys().map(|number| (number, later)));
                 return Ok(());
             }
             result => result?,
@@ -355,7 +374,8 @@ impl<L: Log> Worker<L> {
             Err(commit::Failed::Log(CommitError::Unknown(reason))) => {
                 failed("unknown");
                 tracing::warn!(group, "outcome of the transaction unknown, restoring: {reason}");
-                self.reopen()
+                self.reopen(self.last_commit);
+                Ok(())
             }
             Err(commit::Failed::Log(CommitError::Fenced(reason))) => {
                 failed("fenced");
@@ -369,15 +389,15 @@ impl<L: Log> Worker<L> {
                 // Nothing was written: go back and try again once there may be room.
                 failed("storage");
                 tracing::error!(group, "nothing could be committed: {e}");
-                self.shared.config.wall.sleep(DISK_BACKOFF);
+                self.shared.config.wall.sleep(BACKOFF);
                 self.rewind()
             }
             Err(commit::Failed::Local(e)) => {
                 // The log is ahead of the stores: only restore may use them again.
                 failed("local");
                 tracing::error!(group, "committed, but not written locally: {e}");
-                self.shared.config.wall.sleep(DISK_BACKOFF);
-                self.reopen()
+                self.reopen(self.after_backoff());
+                Ok(())
             }
             Err(commit::Failed::State(e)) => Err(e.into()),
         }
@@ -393,15 +413,13 @@ impl<L: Log> Worker<L> {
     }
 
     /// Closes all tasks, to be opened as if they were newly assigned.
-    fn reopen(&mut self) -> Result<(), WorkerError> {
-        self.reopening.extend(self.running.keys().chain(self.restoring.keys()));
-        // Queries let the stores go, too: they are opened anew.
-        for number in &self.reopening {
-            self.tasks.update(self.group.name, *number, |view| view.state = None);
+    fn reopen(&mut self, at: Instant) {
+        let all = std::mem::take(&mut self.running).into_keys().chain(std::mem::take(&mut self.restoring).into_keys());
+        for number in all {
+            // Queries let the stores go, too: they are opened anew.
+            self.tasks.update(self.group.name, number, |view| view.state = None);
+            self.opening.insert(number, at);
         }
-        self.running.clear();
-        self.restoring.clear();
-        Ok(())
     }
 
     /// A batch went through a stage since `started`; when it ended.

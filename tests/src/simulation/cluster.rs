@@ -128,7 +128,11 @@ impl Cluster {
         let compacted = |t: &Topic| t.cleanup == Cleanup::Compact && t.role != Role::Output;
         let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, compacted(t))).collect();
         let groups: Vec<_> = wiring.groups.iter().map(|w| (w.group.name, w.partitions)).collect();
-        let sim = Sim::new(&clock, dice.fork(), chaos.faults(), &topics, &groups, dice.one_in(4));
+        let of_the_sim = dice.fork();
+        let eager = dice.one_in(4);
+        // Shorter than a transaction's timeout, so that a new owner finds transactions open, or not.
+        let session = Duration::from_secs(if dice.one_in(2) { 3 } else { 10 });
+        let sim = Sim::new(&clock, of_the_sim, chaos.faults(), &topics, &groups, eager, session);
         if let Some(defect) = defect {
             sim.0.lock().plant(defect);
         }

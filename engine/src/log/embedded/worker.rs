@@ -54,8 +54,8 @@ impl Log for EmbeddedLog {
         Ok(Opened { store: Store::new(Box::new(backend.clone())), snapshots: Arc::new(backend), changelog: None })
     }
 
-    fn settle(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
-        Ok(())
+    fn settle(&mut self, _: u32, _: &[TopicPartition]) -> Result<bool, LogError> {
+        Ok(true)
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {

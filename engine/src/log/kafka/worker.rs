@@ -6,7 +6,7 @@ use super::{
     member::Member,
     purge::Purge,
     reader::{KafkaReader, record},
-    settle::settle,
+    settle::Settling,
     stores::{OpenStores, Stores},
     topics::tombstones_stay,
     transaction::Writer,
@@ -43,8 +43,7 @@ pub struct KafkaLog {
     positions: BTreeMap<TopicPartition, i64>,
     looked: Instant,
     watch: Watch,
-    /// Whether committed offsets were found that never become stable.
-    hangs: bool,
+    settling: Settling,
     purge: Purge,
     /// The topic that is subscribed to.
     lead: usize,
@@ -66,6 +65,7 @@ impl KafkaLog {
         let member = Member::join(kafka, group, worker, inputs, leave)?;
         let reader = KafkaReader::new(kafka, true)?;
         let changelog_id = reader.topic_id(changelog)?;
+        let settling = Settling::new(kafka, group, writer.id());
         Ok(Self {
             kafka: kafka.clone(),
             group,
@@ -81,20 +81,11 @@ impl KafkaLog {
             positions: BTreeMap::new(),
             looked: Instant::now(),
             watch: Watch::new(),
-            hangs: false,
+            settling,
             purge: Purge::new(kafka),
             lead: inputs.first().copied().unwrap_or_default(),
             owned: BTreeSet::new(),
         })
-    }
-
-    /// Whether no transaction is open on a task's changelog, to which every one of them writes.
-    fn is_decided(&mut self, partition: u32) -> Result<bool, LogError> {
-        let changelog = TopicPartition { topic: self.changelog, partition };
-        let mut list = self.kafka.list([changelog]);
-        list.set_all_offsets(Offset::End).map_err(|e| classify("the changelog's end", &e))?;
-        let stable = self.member.consumer.offsets_for_times(list, ANSWER).map_err(|e| classify("the changelog's end", &e))?;
-        Ok(numbers(&self.kafka, &stable) == [(changelog, self.reader.end(changelog)?)])
     }
 
     /// Asks for the last stable offset of all started inputs, in one request a broker.
@@ -221,21 +212,9 @@ impl Log for KafkaLog {
         self.stores.open(partition, changelog, end, self.changelog_id.as_deref())
     }
 
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
+    fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
         self.writer.mend()?;
-        let Err(e) = settle(&self.kafka, &self.member.consumer, self.group, self.writer.id(), inputs, self.hangs) else {
-            self.hangs = false;
-            return Ok(());
-        };
-        self.hangs = inputs.first().map_or(Ok(false), |at| self.is_decided(at.partition))?;
-        if !self.hangs {
-            return Err(e);
-        }
-        tracing::warn!(
-            group = self.group,
-            "a transaction hangs in __consumer_offsets (kafka-transactions.sh find-hanging shows it); the changelog says where to go on"
-        );
-        Ok(())
+        self.settling.is_done(&self.member.consumer, inputs, TopicPartition { topic: self.changelog, partition })
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
@@ -277,6 +256,7 @@ impl Log for KafkaLog {
 
     fn release(&mut self, partitions: &[u32]) -> Result<(), LogError> {
         let gone: Vec<_> = self.started.iter().copied().filter(|at| partitions.contains(&at.partition)).collect();
+        self.settling.give_up(partitions);
         self.stores.close(partitions);
         for at in &gone {
             self.started.remove(at);

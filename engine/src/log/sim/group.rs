@@ -8,8 +8,6 @@ use std::{
     time::Duration,
 };
 
-/// After so long without a heartbeat a member counts as dead.
-pub const SESSION: Duration = Duration::from_secs(10);
 /// How often members say that they live.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// How long a rebalance waits for members that do not answer.
@@ -71,6 +69,8 @@ pub struct ConsumerGroup {
     partitions: u32,
     /// All give up everything at each rebalance.
     eager: bool,
+    /// After so long without a heartbeat a member counts as dead.
+    session: Duration,
     generation: u64,
     /// Until when a rebalance waits for members to join.
     preparing: Option<Duration>,
@@ -87,10 +87,11 @@ pub struct ConsumerGroup {
 
 impl ConsumerGroup {
     /// A group without members.
-    pub fn new(partitions: u32, eager: bool) -> Self {
+    pub fn new(partitions: u32, eager: bool, session: Duration) -> Self {
         Self {
             partitions,
             eager,
+            session,
             generation: 0,
             preparing: None,
             members: BTreeMap::new(),
@@ -236,7 +237,7 @@ impl ConsumerGroup {
     /// When something happens next.
     pub fn next(&self) -> Option<Duration> {
         let heartbeats = self.clients.values().filter(|c| c.reachable && !c.fenced).map(|c| c.next_heartbeat);
-        let sessions = self.members.values().map(|m| m.heard + SESSION + Duration::from_millis(1));
+        let sessions = self.members.values().map(|m| m.heard + self.session + Duration::from_millis(1));
         heartbeats.chain(sessions).chain(self.preparing).min()
     }
 
@@ -250,8 +251,8 @@ impl ConsumerGroup {
                 client.next_heartbeat = now + if self.preparing.is_some() { dice.millis(5, 100) } else { HEARTBEAT };
             }
         }
-        let before = self.members.len();
-        self.members.retain(|_, m| now.saturating_sub(m.heard) <= SESSION);
+        let (before, session) = (self.members.len(), self.session);
+        self.members.retain(|_, m| now.saturating_sub(m.heard) <= session);
         if self.members.len() < before {
             self.rebalance(now);
         }

@@ -1,6 +1,6 @@
 //! A worker's way to the simulated cluster: what `log::kafka::KafkaLog` is to the real one.
 
-use super::{Others, Sim, disk::SimBackend, planted::Defect, reader::SimReader, world::ProcessId};
+use super::{Others, Sim, disk::SimBackend, opening::Settling, planted::Defect, reader::SimReader, world::ProcessId};
 use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -67,6 +67,7 @@ pub struct SimLog {
     pub(super) open: BTreeMap<u32, SimBackend>,
     /// How often each partition may be opened: once an assignment, once an unknown outcome.
     pub(super) may_open: BTreeMap<u32, u32>,
+    pub(super) settling: BTreeMap<u32, Settling>,
     // Planted defects remember:
     pub(super) last_offsets: BTreeMap<TopicPartition, i64>,
     pub(super) held_back: BTreeMap<u32, Vec<Row>>,
@@ -102,6 +103,7 @@ impl SimLog {
             flushed: now,
             open: BTreeMap::new(),
             may_open: BTreeMap::new(),
+            settling: BTreeMap::new(),
             last_offsets: BTreeMap::new(),
             held_back: BTreeMap::new(),
         };
@@ -194,8 +196,8 @@ impl Log for SimLog {
         self.open_store(partition)
     }
 
-    fn settle(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
-        self.settle_offsets(inputs)
+    fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
+        self.settle_offsets(partition, inputs)
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
@@ -246,6 +248,7 @@ impl Log for SimLog {
                 }
             }
             self.may_open.remove(partition);
+            self.settling.remove(partition);
         }
         self.started.retain(|at, _| !partitions.contains(&at.partition));
         self.ends.retain(|at, _| !partitions.contains(&at.partition));

@@ -22,12 +22,12 @@ impl SimLog {
     /// Opens a task's store, unless it can't be used any more; then it begins anew.
     pub(super) fn open_store(&mut self, partition: u32) -> Result<Opened, LogError> {
         self.critical_step("crash before a store is opened")?;
+        self.reach()?;
         let may = self.may_open.entry(partition).or_default();
         let without_cause = *may == 0;
         *may = may.saturating_sub(1);
         self.open.remove(&partition);
         let at = TopicPartition { topic: self.changelog, partition };
-        self.reach()?;
         let mut world = self.sim.0.lock();
         let end = world.partition(at).map_or(0, |p| p.end());
         if without_cause && !world.was_full(self.process) {
@@ -80,37 +80,44 @@ impl SimLog {
         })
     }
 
-    /// Waits until no transaction holds the offsets of these inputs back; who does so for long is fenced.
-    pub(super) fn settle_offsets(&mut self, inputs: &[TopicPartition]) -> Result<(), LogError> {
-        if self.world(|w| w.planted == Some(Defect::EndBeforeStableOffsets)) {
-            for partition in inputs.iter().map(|at| at.partition).collect::<BTreeSet<_>>() {
-                let at = TopicPartition { topic: self.changelog, partition };
-                let end = self.world(|w| w.partition(at).map_or(0, |p| p.stable_end()));
-                self.reader.early_ends.insert(at, end);
+    /// Whether no transaction holds a task's offsets back; who does so for long is fenced.
+    pub(super) fn settle_offsets(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
+        if self.world(|w| w.planted == Some(Defect::EndBeforeStableOffsets)) && !self.settling.contains_key(&partition) {
+            let at = TopicPartition { topic: self.changelog, partition };
+            let end = self.world(|w| w.partition(at).map_or(0, |p| p.stable_end()));
+            self.reader.early_ends.insert(at, end);
+        }
+        self.critical_step("crash while offsets settle")?;
+        self.reach()?;
+        if self.world(|w| w.groups.get(self.group).is_some_and(|group| group.are_stable(inputs))) {
+            self.settling.remove(&partition);
+            return Ok(true);
+        }
+        let now = self.world(|w| w.now());
+        let settling = self.settling.entry(partition).or_insert_with(|| Settling { began: now, fenced: BTreeSet::new() });
+        if now > settling.began + LONGEST {
+            self.settling.remove(&partition);
+            return Err(LogError::Unavailable("committed offsets do not become stable".into()));
+        }
+        if now < settling.began + PATIENCE {
+            return Ok(false);
+        }
+        let writers: BTreeSet<String> = self.world(|w| {
+            let offsets = w.groups.get(self.group).map(|g| &g.offsets);
+            inputs.iter().filter_map(|at| Some(offsets?.get(at)?.writer.clone())).collect()
+        });
+        for id in writers {
+            if id != self.id && self.settling.get_mut(&partition).is_some_and(|s| s.fenced.insert(id.clone())) {
+                self.world(|w| w.count("a former owner's transaction decided"));
+                self.initialise(&id)?;
             }
         }
-        let began = self.world(|w| w.now());
-        let mut fenced = BTreeSet::new();
-        loop {
-            self.critical_step("crash while offsets settle")?;
-            self.reach()?;
-            if self.world(|w| w.groups.get(self.group).is_some_and(|group| group.are_stable(inputs))) {
-                return Ok(());
-            }
-            self.others.run_for(PATIENCE);
-            if self.world(|w| w.now()) > began + LONGEST {
-                return Err(LogError::Unavailable("committed offsets do not become stable".into()));
-            }
-            let writers: BTreeSet<String> = self.world(|w| {
-                let offsets = w.groups.get(self.group).map(|g| &g.offsets);
-                inputs.iter().filter_map(|at| Some(offsets?.get(at)?.writer.clone())).collect()
-            });
-            for id in writers {
-                if id != self.id && fenced.insert(id.clone()) {
-                    self.world(|w| w.count("a former owner's transaction decided"));
-                    self.initialise(&id)?;
-                }
-            }
-        }
+        Ok(false)
     }
+}
+
+/// A partition whose offsets are waited for.
+pub(super) struct Settling {
+    began: Duration,
+    fenced: BTreeSet<String>,
 }

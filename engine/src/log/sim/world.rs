@@ -97,7 +97,8 @@ pub struct World {
 pub struct Sim(pub Arc<Mutex<World>>);
 
 impl Sim {
-    /// A cluster with these topics (partitions, compacted) and groups (name, partitions).
+    /// A cluster with these topics (partitions, compacted) and groups (name, partitions), whose members count as dead after
+    /// a session without a heartbeat.
     pub fn new(
         clock: &Arc<ManualClock>,
         dice: Dice,
@@ -105,6 +106,7 @@ impl Sim {
         topics: &[(u32, bool)],
         groups: &[(&'static str, u32)],
         eager: bool,
+        session: Duration,
     ) -> Self {
         let partitions = topics
             .iter()
@@ -120,7 +122,7 @@ impl Sim {
             partitions: partitions.collect(),
             compacted: topics.iter().enumerate().filter(|(_, (_, compacted))| *compacted).map(|(i, _)| i).collect(),
             transactions,
-            groups: groups.iter().map(|(name, n)| (*name, ConsumerGroup::new(*n, eager))).collect(),
+            groups: groups.iter().map(|(name, n)| (*name, ConsumerGroup::new(*n, eager, session))).collect(),
             disks: BTreeMap::new(),
             processes: BTreeMap::new(),
             wakes: BTreeMap::new(),

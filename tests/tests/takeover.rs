@@ -1,0 +1,85 @@
+//! A task that can't run yet, since somebody's transaction on its changelog or its offsets is still open, does not hold
+//! up the other tasks of its worker.
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use std::time::Duration;
+use tillflow_schemas::partition::partition;
+use tillflow_tests::{
+    Kafka, Tillflow,
+    cluster::PARTITIONS,
+    orders::{earned, orders},
+    until,
+};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A shop whose first sixteen orders have counted, stopped, and the partition of user `u1`.
+fn stopped_shop(kafka: &Kafka, prefix: &str) -> (Tillflow, i32) {
+    let mut shop = Tillflow::run().on_kafka(&kafka.bootstrap(), prefix, "one").set("time.grace_s", 0).within(LIMIT).spawn();
+    shop.wait_until_ready();
+    assert_eq!(shop.post("/v1/events", orders(0..16)).status(), 202);
+    until("all count", LIMIT, || earned(kafka, prefix).len() == 16);
+    assert!(shop.stop().success(), "{}", shop.stderr());
+    (shop, partition(b"u1", PARTITIONS) as i32)
+}
+
+/// A writer that nobody knows, with a transaction open that times out after the test only.
+fn stranger(kafka: &Kafka, prefix: &str) -> BaseProducer {
+    let mut config = kafka.client();
+    config.set("transactional.id", format!("{prefix}stranger")).set("transaction.timeout.ms", "600000");
+    let producer: BaseProducer = config.create().unwrap();
+    producer.init_transactions(LIMIT).unwrap();
+    producer.begin_transaction().unwrap();
+    producer
+}
+
+/// While `held` can't run: the orders of all other partitions count, its own do not, and the instance says that it isn't
+/// ready. Once the stranger's transaction is over, all count once.
+fn the_others_go_on(mut shop: Tillflow, kafka: &Kafka, prefix: &str, held: i32, stranger: &BaseProducer) {
+    let is_held = |n: &u32| partition(format!("u{}", n % 8).as_bytes(), PARTITIONS) as i32 == held;
+    let (waiting, free): (Vec<u32>, Vec<u32>) = (0..200).partition(|n| *n >= 16 && is_held(n));
+    assert!(!waiting.is_empty() && free.len() > 16, "users of more than one partition");
+    shop.start_again();
+    assert_eq!(shop.post("/v1/events", orders(16..200)).status(), 202);
+    until("those of the other partitions count", LIMIT, || earned(kafka, prefix) == free);
+    assert_eq!(shop.get("/v1/users/u1/loyalty").status(), 503);
+    let readiness = shop.get("/readyz");
+    assert_eq!(readiness.status(), 503);
+    let reason = readiness.text().unwrap();
+    assert!(reason.contains("restored"), "{reason}");
+    stranger.abort_transaction(LIMIT).unwrap();
+    until("all count", LIMIT, || earned(kafka, prefix).len() >= 200);
+    shop.wait_until_ready();
+    assert_eq!(earned(kafka, prefix), (0..200).collect::<Vec<_>>());
+    assert!(shop.stop().success(), "{}", shop.stderr());
+}
+
+#[test]
+fn while_one_task_is_restored_the_others_go_on() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let (shop, held) = stopped_shop(kafka, &prefix);
+    // A changelog is read to its end, and not beyond what is decided.
+    let stranger = stranger(kafka, &prefix);
+    let topic = format!("{prefix}tillflow.customers.changelog");
+    stranger.send(BaseRecord::to(&topic).partition(held).key("nobody").payload("nothing")).map_err(|(e, _)| e).unwrap();
+    stranger.flush(LIMIT).unwrap();
+    the_others_go_on(shop, kafka, &prefix, held, &stranger);
+}
+
+#[test]
+fn while_one_task_waits_for_its_committed_offsets_the_others_go_on() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let (shop, held) = stopped_shop(kafka, &prefix);
+    let stranger = stranger(kafka, &prefix);
+    let group: BaseConsumer = kafka.client().set("group.id", format!("{prefix}app.customers")).create().unwrap();
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&format!("{prefix}user_events"), held, Offset::Offset(1)).unwrap();
+    stranger.send_offsets_to_transaction(&offsets, &group.group_metadata().unwrap(), LIMIT).unwrap();
+    the_others_go_on(shop, kafka, &prefix, held, &stranger);
+}
