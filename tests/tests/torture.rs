@@ -2,12 +2,12 @@
 
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use tillflow_schemas::Timestamp;
 use tillflow_tests::{
-    Api, Fault, Kafka, Proxy, Tillflow,
+    Api, Fault, Kafka, Proxy, Redis, Smtp, Tillflow,
     cluster::Shop,
     compare::{differences, replayed},
     scratch, until,
@@ -17,8 +17,8 @@ use tillflow_tests::{
 const LONG: Duration = Duration::from_secs(900);
 /// Members are given up for dead after this long.
 const SESSION: Duration = Duration::from_secs(6);
-/// The two instances.
-const NAMES: [&str; 2] = ["one", "two"];
+/// The instances, of which as many take part as a test says.
+const NAMES: [&str; 3] = ["one", "two", "three"];
 /// What an instance says when it begins to restore.
 const RESTORES: &str = "worker::restore: restoring";
 /// Kafka's error codes for a commit that comes too late: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE,
@@ -38,7 +38,7 @@ enum Blow {
     Wipe(usize),
     /// As [`Blow::Wipe`], and killed once more while it restores.
     KillInRestore(usize),
-    /// A third instance joins for a while, and is killed.
+    /// One more instance joins for a while, and is killed.
     Join,
     /// The broker is stopped and started again.
     RestartBroker,
@@ -46,6 +46,10 @@ enum Blow {
     CrashBroker,
     /// The answers to so many commits are lost.
     LoseAnswers(usize),
+    /// Redis dies, and comes back empty.
+    LoseRedis,
+    /// The mail server is gone for a while.
+    LoseMailServer,
 }
 
 impl Blow {
@@ -58,6 +62,8 @@ impl Blow {
 struct Torture<'a> {
     kafka: Kafka,
     proxy: Proxy,
+    redis: Redis,
+    mail_server: Smtp,
     shop: Shop,
     instances: Vec<Tillflow>,
     /// Records that are not sent yet, in the order of their time.
@@ -75,21 +81,41 @@ struct Torture<'a> {
 impl<'a> Torture<'a> {
     /// A cluster that holds a part of the workload. The next one comes when all is processed, while nothing runs: so the
     /// input is taken in the order of its time, and no blow comes too late.
-    fn new(workload: &'a Workload, portions: usize) -> Self {
-        let kafka = Kafka::start();
+    fn new(workload: &'a Workload, portions: usize, instances: usize) -> Self {
+        let (kafka, redis, mail_server) = (Kafka::start(), Redis::start(), Smtp::start());
         let proxy = kafka.proxy();
         let shop = Shop::new(&kafka, &proxy.address());
         let portion = workload.lines.len().div_ceil(portions);
         let (rest, end) = (workload.lines.as_slice(), workload.end);
-        let mut torture =
-            Self { kafka, proxy, shop, instances: Vec::new(), rest, portion, end, done: BTreeMap::new(), kills: 0, wiped: Vec::new() };
+        let mut torture = Self {
+            kafka,
+            proxy,
+            redis,
+            mail_server,
+            shop,
+            instances: Vec::new(),
+            rest,
+            portion,
+            end,
+            done: BTreeMap::new(),
+            kills: 0,
+            wiped: Vec::new(),
+        };
         torture.feed(torture.portion);
-        torture.instances = NAMES.map(|id| Self::instance(&torture.shop, id)).into();
+        torture.instances = NAMES.iter().take(instances).map(|id| torture.instance(id)).collect();
         torture
     }
 
-    fn instance(shop: &Shop, id: &str) -> Tillflow {
-        shop.instance(id, 2).set("kafka.session_timeout_s", SESSION.as_secs()).spawn()
+    fn instance(&self, id: &str) -> Tillflow {
+        let shop = self.shop.instance(id, 2).set("kafka.session_timeout_s", SESSION.as_secs()).set("redis.url", self.redis.url());
+        shop.set("email.sender.from", "Tea Shop <hello@shop.example>")
+            .set("email.sender.postal_address", "1 Harbour Street, Leith")
+            .set("email.sender.unsubscribe_url", "https://shop.example/unsubscribe")
+            .set("email.sender.secret", "secret")
+            .set("email.smtp.host", "127.0.0.1")
+            .set("email.smtp.port", self.mail_server.port())
+            .set("email.smtp.tls", "none")
+            .spawn()
     }
 
     /// Sends records, and with the last ones the mark of the end.
@@ -140,13 +166,13 @@ impl<'a> Torture<'a> {
                 self.kill(i);
             }
             Blow::Join => {
-                let mut third = Self::instance(&self.shop, "three");
+                let mut guest = self.instance("guest");
                 let joined = Instant::now();
-                until("the third has partitions, or a while", LONG, || {
-                    joined.elapsed() > 2 * SESSION || third.stderr().contains("change=Assigned([")
+                until("the guest has partitions, or a while", LONG, || {
+                    joined.elapsed() > 2 * SESSION || guest.stderr().contains("change=Assigned([")
                 });
                 self.go_on(Duration::from_secs(3));
-                third.kill();
+                guest.kill();
                 self.kills += 1;
             }
             Blow::RestartBroker => self.kafka.restart(),
@@ -161,6 +187,16 @@ impl<'a> Torture<'a> {
                     self.proxy.happened() >= before + times as u32 || started.elapsed() > 5 * SESSION
                 });
             }
+            Blow::LoseRedis => {
+                self.redis.kill();
+                self.go_on(SESSION);
+                self.redis.start_again();
+            }
+            Blow::LoseMailServer => {
+                self.mail_server.go_down();
+                self.go_on(SESSION);
+                self.mail_server.come_up();
+            }
         }
         for instance in &mut self.instances {
             assert!(instance.process().is_running(), "ended by {blow:?}:\n{}", instance.stderr());
@@ -173,7 +209,7 @@ impl<'a> Torture<'a> {
         self.instances[i].start_again();
     }
 
-    /// Falls asleep with its request to commit on the way. The other takes over; then the request arrives.
+    /// Falls asleep with its request to commit on the way. Another takes over; then the request arrives.
     fn freeze(&mut self, i: usize, seconds: u64) {
         self.proxy.hold_commit(&format!(".{}-", NAMES[i]));
         until("it commits", LONG, || self.proxy.holds());
@@ -198,7 +234,7 @@ impl<'a> Torture<'a> {
         self.instances[i].start_again();
     }
 
-    /// How often a partition went from one instance to the other.
+    /// How often a partition went from one instance to another.
     fn moves(&self) -> usize {
         let logs = self.instances.iter().enumerate().flat_map(|(i, instance)| logged(&instance.stderr(), "membership", i));
         let mut assigned: Vec<_> = logs.filter(|l| l.text.contains("change=Assigned([")).collect();
@@ -256,12 +292,12 @@ fn logged(log: &str, what: &str, instance: usize) -> Vec<Logged> {
     lines.filter_map(|l| Some(Logged { instance, at: Timestamp::parse(l.split_whitespace().next()?).ok()?, text: l.to_owned() })).collect()
 }
 
-/// Strikes while the workload is processed, and compares.
-fn survives(workload: &Workload, blows: &[Blow]) -> Report {
+/// Strikes at so many instances while the workload is processed, and compares.
+fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
     let files = std::sync::Arc::new(scratch("torture"));
     let expected = replayed(workload, &files);
     let started = Instant::now();
-    let mut torture = Torture::new(workload, blows.len() + 1);
+    let mut torture = Torture::new(workload, blows.len() + 1, instances);
     for blow in blows {
         torture.go_on(Duration::from_secs(5));
         if torture.shop.is_drained() {
@@ -276,7 +312,8 @@ fn survives(workload: &Workload, blows: &[Blow]) -> Report {
     }
     let deadline = Instant::now() + LONG;
     until("everything is processed", LONG + LONG, || {
-        assert!(Instant::now() < deadline, "not drained; one:\n{}\ntwo:\n{}", torture.instances[0].stderr(), torture.instances[1].stderr());
+        let logs = || torture.instances.iter().map(Tillflow::stderr).collect::<Vec<_>>().join("\n\n");
+        assert!(Instant::now() < deadline, "not drained; the instances say:\n{}", logs());
         torture.shop.is_drained()
     });
     for instance in &mut torture.instances {
@@ -289,12 +326,14 @@ fn survives(workload: &Workload, blows: &[Blow]) -> Report {
     let wrong = differences(&expected, &outputs);
     let compared: BTreeMap<_, _> = outputs.iter().map(|(topic, records)| (topic, records.len())).collect();
     let report = Report { kills: torture.kills, moves: torture.moves(), answers_lost: torture.proxy.happened() };
+    let mails: Vec<_> = torture.mail_server.mails().iter().map(|mail| mail.header("Message-ID").expect("an id")).collect();
     let told = json!({
-        "records": workload.lines.len(), "blows": torture.done, "kills": report.kills, "moves": report.moves,
+        "records": workload.lines.len(), "instances": instances, "mails": mails.len(), "blows": torture.done, "kills": report.kills, "moves": report.moves,
         "answers_lost": report.answers_lost, "seconds": started.elapsed().as_secs(), "outputs": compared, "differences": wrong.len(),
     });
     eprintln!("{told:#}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(mails.iter().collect::<BTreeSet<_>>().len(), mails.len(), "a mail went out twice: {mails:?}");
     report
 }
 
@@ -314,7 +353,7 @@ fn workload(orders: usize) -> Workload {
 #[test]
 fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
     let workload = workload(2_000);
-    use Blow::{Freeze, Kill, KillInRestore, LoseAnswers, RestartBroker};
+    use Blow::{Freeze, Kill, KillInRestore, LoseAnswers, LoseMailServer, LoseRedis, RestartBroker};
     let blows = [
         Kill(0),
         Kill(1),
@@ -324,12 +363,14 @@ fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
         KillInRestore(0),
         Kill(1),
         RestartBroker,
+        LoseRedis,
         Kill(1),
+        LoseMailServer,
         Kill(0),
         Kill(1),
         Kill(0),
     ];
-    let report = survives(&workload, &blows);
+    let report = survives(&workload, 2, &blows);
     assert!(report.kills >= 10 && report.moves >= 5 && report.answers_lost >= 10, "too little was done to it");
 }
 
@@ -350,8 +391,8 @@ fn rounds_of_random_blows_change_nothing() {
     };
     let blows: Vec<_> = (0..rounds)
         .map(|_| {
-            let i = draw(2) as usize;
-            match draw(12) {
+            let i = draw(NAMES.len() as u64) as usize;
+            match draw(14) {
                 0..=4 => Blow::Kill(i),
                 5 => Blow::Terminate(i),
                 6 => Blow::Freeze(i, SESSION.as_secs() + 3),
@@ -365,9 +406,11 @@ fn rounds_of_random_blows_change_nothing() {
                         Blow::CrashBroker
                     }
                 }
+                11 => Blow::LoseRedis,
+                12 => Blow::LoseMailServer,
                 _ => Blow::LoseAnswers(5),
             }
         })
         .collect();
-    let _ = survives(&workload, &blows);
+    let _ = survives(&workload, NAMES.len(), &blows);
 }
