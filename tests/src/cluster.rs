@@ -15,7 +15,7 @@ use tillflow_engine::{
 };
 use tillflow_schemas::{Catalog, Codec, Role, Timestamp, partition::partition};
 
-/// Partitions of every topic.
+/// Partitions of every topic, unless told otherwise.
 pub const PARTITIONS: u32 = 4;
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -24,6 +24,7 @@ pub struct Shop {
     /// The prefix.
     pub prefix: String,
     brokers: String,
+    partitions: u32,
     /// The cluster.
     pub cluster: Cluster,
 }
@@ -35,8 +36,17 @@ impl Shop {
     /// When the cluster refuses.
     #[must_use]
     pub fn new(kafka: &Kafka, brokers: &str) -> Self {
+        Self::with_partitions(kafka, brokers, PARTITIONS)
+    }
+
+    /// The same with so many partitions a topic.
+    ///
+    /// # Panics
+    /// When the cluster refuses.
+    #[must_use]
+    pub fn with_partitions(kafka: &Kafka, brokers: &str, partitions: u32) -> Self {
         let prefix = kafka.prefix();
-        let catalog = Arc::new(Catalog::built_in(PARTITIONS).expect("the list of topics"));
+        let catalog = Arc::new(Catalog::built_in(partitions).expect("the list of topics"));
         let settings = KafkaSettings {
             brokers: kafka.bootstrap(),
             app_id: format!("{prefix}app"),
@@ -47,7 +57,7 @@ impl Shop {
             purging: Purging::default(),
             options: BTreeMap::new(),
         };
-        let shop = Self { prefix, brokers: brokers.to_owned(), cluster: Cluster::new(settings, &catalog) };
+        let shop = Self { prefix, brokers: brokers.to_owned(), partitions, cluster: Cluster::new(settings, &catalog) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let missing = plan(&shop.cluster).expect("a plan");
         runtime.block_on(apply(&shop.cluster, &missing)).expect("topics");
@@ -64,6 +74,7 @@ impl Shop {
             .set("app_id", &self.cluster.settings.app_id)
             .set("instance.id", id)
             .set("workers", workers)
+            .set("topics.partitions", self.partitions)
             .set("time.idle", false)
             .set("time.wait_s", 300)
             .within(LONG)
@@ -80,7 +91,7 @@ impl Shop {
         let mut topics: BTreeMap<&str, Vec<(Place<&str>, String)>> = BTreeMap::new();
         for line in lines {
             // A guest's event has no key; its id says where it lies.
-            let by_id = || Place::Partition(partition(line.value["event_id"].as_str().unwrap_or_default().as_bytes(), PARTITIONS));
+            let by_id = || Place::Partition(partition(line.value["event_id"].as_str().unwrap_or_default().as_bytes(), self.partitions));
             let place = if line.key.is_empty() { by_id() } else { Place::Key(line.key.as_str()) };
             topics.entry(line.topic).or_default().push((place, line.value.to_string()));
         }
@@ -96,7 +107,7 @@ impl Shop {
     pub fn mark(&self, kafka: &Kafka, end: Timestamp) {
         let producer: BaseProducer = kafka.client().create().expect("a producer");
         let (topic, value) = (self.topic("tillflow.clock"), json!({"at": end}).to_string());
-        for partition in 0..PARTITIONS {
+        for partition in 0..self.partitions {
             producer.send(BaseRecord::<(), str>::to(&topic).partition(partition as i32).payload(&value)).map_err(|(e, _)| e).expect("sent");
         }
         producer.flush(Duration::from_secs(10)).expect("delivered");
@@ -119,7 +130,7 @@ impl Shop {
     pub fn progress(&self, kafka: &Kafka) -> i64 {
         let Ok(reader) = kafka.client().set("group.id", "look").create::<BaseConsumer>() else { return 0 };
         let changelogs = self.cluster.catalog.topics().iter().filter(|t| t.role == Role::Changelog);
-        let ends = changelogs.flat_map(|t| (0..PARTITIONS).map(|p| (self.topic(&t.name), p as i32)));
+        let ends = changelogs.flat_map(|t| (0..self.partitions).map(|p| (self.topic(&t.name), p as i32)));
         ends.map(|(topic, p)| reader.fetch_watermarks(&topic, p, Duration::from_secs(5)).map_or(0, |(_, end)| end)).sum()
     }
 
