@@ -74,7 +74,7 @@ fn over_the_backlog(commit_interval: Duration, commit_bytes: usize) -> Vec<Turn>
     let wiring = wire(&groups, &catalog, &codec, &config, &metrics).unwrap();
     let wired = &wiring.groups[0];
     let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, false)).collect();
-    let sim = Sim::new(&clock, Dice::new(1), Faults::default(), &topics, &[(GROUP, 1)], false);
+    let sim = Sim::new(&clock, Dice::new(1), Faults::default(), &topics, &[(GROUP, 1)], false, Duration::from_secs(10));
     let events = TopicPartition { topic: wired.inputs[0], partition: 0 };
     for n in 0..100 * TURNS {
         let user = format!("u{n:06}");
