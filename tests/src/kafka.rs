@@ -234,6 +234,19 @@ impl Kafka {
         until(&format!("{name} is gone"), Duration::from_secs(20), || !self.topics().contains_key(name));
     }
 
+    /// Deletes a partition's records before an offset, as retention does.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub fn delete_records(&self, topic: &str, partition: u32, before: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition as i32, Offset::Offset(before)).expect("an offset");
+        let answer = self.administer(async |admin, options| admin.delete_records(&list, options).await);
+        for element in answer.elements() {
+            element.error().unwrap_or_else(|code| panic!("records of {topic} are not deleted: {code}"));
+        }
+    }
+
     /// Runs one command of the admin client.
     ///
     /// # Panics

@@ -33,6 +33,10 @@ pub enum Api {
     TxnOffsetCommit = 28,
 }
 
+/// Kafka's error codes for a commit that comes too late: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE,
+/// INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED.
+const LATE: [i16; 4] = [47, 48, 49, 90];
+
 /// What happens to a request instead of what should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
@@ -181,6 +185,12 @@ impl Proxy {
             Hold::Answered(code) => Some(code),
             _ => None,
         }
+    }
+
+    /// Whether the broker answered that the request that was held back came too late.
+    #[must_use]
+    pub fn refused_late(&self) -> bool {
+        self.answered().is_some_and(|code| LATE.contains(&code))
     }
 
     /// Ends all connections there are; new ones are taken.

@@ -4,6 +4,7 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+use tillflow_engine::worker::POSITION;
 use tillflow_schemas::{Timestamp, UserId, partition::partition};
 use tillflow_state::{Backend, Directory, Durability, Read, Shared, Table};
 use tillflow_tests::{
@@ -70,9 +71,44 @@ fn store(files: &Path, user: &str) -> Directory {
     Directory::open(&path, &[], &Shared::new(1 << 20, 1 << 20)).unwrap()
 }
 
+/// The row that says when a store was last written to.
+const WRITTEN: &[u8] = &[0, 0, 0, 1, b'a', b't'];
+
+/// Writes into the store of u1's task, which no process holds: the account of somebody whom its changelog does not know, and
+/// one row of the engine's own. Who it is.
+fn with_a_ghost(files: &Path, row: &[u8], value: i64) -> String {
+    let home = partition(b"u1", PARTITIONS);
+    let ghost = (0..).map(|n| format!("ghost-{n}")).find(|id| partition(id.as_bytes(), PARTITIONS) == home).unwrap();
+    let accounts: Table<UserId, serde_json::Value> = Table::new("loyalty.accounts");
+    let store = store(files, "u1");
+    let mut rows = store.backend("default", &[], Durability::Volatile);
+    let account = rows.get(&accounts.row(&UserId::from("u1"))).unwrap().expect("an account");
+    let written = [(accounts.row(&UserId::from(ghost.as_str())), account.to_vec()), (row.to_vec(), value.to_be_bytes().to_vec())];
+    rows.apply(&mut written.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice())))).unwrap();
+    store.flush().unwrap();
+    ghost
+}
+
+/// The store was put aside for one that knows no ghost; known orders do not count again, new ones do.
+fn is_built_anew(shop: &mut Tillflow, kafka: &Kafka, prefix: &str, why: &str, ghost: &str, known: u32) {
+    shop.wait_until_ready();
+    let said = shop.stderr();
+    assert_eq!(said.matches("building the store anew").count(), 1, "{said}");
+    assert!(said.contains(why), "{said}");
+    let aside = format!("customers-{}.aside", partition(b"u1", PARTITIONS));
+    assert!(shop.files().join("tillflow-data").join(aside).is_dir());
+    assert_eq!(shop.json(&format!("/v1/users/{ghost}/loyalty"))["balance"], 0);
+    for user in (0..8).map(|n| format!("u{n}")) {
+        assert_eq!(shop.json(&format!("/v1/users/{user}/loyalty"))["balance"], points_of(kafka, prefix, &user), "{user}");
+    }
+    assert_eq!(shop.post("/v1/events", orders(known - 4..known + 16)).status(), 202);
+    until("new ones count", LIMIT, || earned(kafka, prefix).len() >= known as usize + 16);
+    assert_eq!(earned(kafka, prefix), (0..known + 16).collect::<Vec<_>>());
+    assert!(shop.stop().success(), "{}", shop.stderr());
+}
+
 #[test]
 fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings_nobody_back() {
-    const ACCOUNTS: &str = "loyalty.accounts";
     let kafka = Kafka::shared();
     let prefix = kafka.prefix();
     let mut old = stopped_after_sixteen_orders(kafka, &prefix);
@@ -85,31 +121,27 @@ fn a_store_older_than_the_deletions_its_changelog_keeps_is_built_anew_and_brings
 
     // Meanwhile the row of somebody in u1's partition was deleted, and compaction has taken even the deletion: the old
     // store alone still has it. And it is two days old.
-    let home = partition(b"u1", PARTITIONS);
-    let ghost = (0..).map(|n| format!("ghost-{n}")).find(|id| partition(id.as_bytes(), PARTITIONS) == home).unwrap();
-    let accounts: Table<UserId, serde_json::Value> = Table::new(ACCOUNTS);
-    {
-        let store = store(old.files().path(), "u1");
-        let mut rows = store.backend("default", &[], Durability::Volatile);
-        let row = rows.get(&accounts.row(&UserId::from("u1"))).unwrap().expect("an account");
-        let written = Timestamp::wall().millis() - 48 * 3_600_000;
-        let when = [&[0, 0, 0, 1][..], b"at"].concat();
-        let stale = [(accounts.row(&UserId::from(ghost.as_str())), row.to_vec()), (when, written.to_be_bytes().to_vec())];
-        rows.apply(&mut stale.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice())))).unwrap();
-        store.flush().unwrap();
-    }
+    let two_days_ago = Timestamp::wall().millis() - 48 * 3_600_000;
+    let ghost = with_a_ghost(old.files().path(), WRITTEN, two_days_ago);
     old.start_again();
-    old.wait_until_ready();
-    assert!(old.stderr().contains("away for longer than the changelog keeps tombstones"), "{}", old.stderr());
-    assert_eq!(old.json(&format!("/v1/users/{ghost}/loyalty"))["balance"], 0);
-    for user in (0..8).map(|n| format!("u{n}")) {
-        assert_eq!(old.json(&format!("/v1/users/{user}/loyalty"))["balance"], points_of(kafka, &prefix, &user), "{user}");
-    }
-    // Known orders do not count again, new ones do.
-    assert_eq!(old.post("/v1/events", orders(60..80)).status(), 202);
-    until("new ones count", LIMIT, || earned(kafka, &prefix).len() >= 80);
-    assert_eq!(earned(kafka, &prefix), (0..80).collect::<Vec<_>>());
-    assert!(old.stop().success(), "{}", old.stderr());
+    is_built_anew(&mut old, kafka, &prefix, "away for longer than the changelog keeps tombstones", &ghost, 64);
+}
+
+#[test]
+fn a_store_beyond_the_end_of_its_changelog_is_put_aside_and_built_anew() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut shop = stopped_after_sixteen_orders(kafka, &prefix);
+    // As after brokers that lost the changelog's last records, with which somebody came: the store alone has them.
+    let ghost = with_a_ghost(shop.files().path(), POSITION, 1_000_000);
+    shop.start_again();
+    is_built_anew(&mut shop, kafka, &prefix, "it is ahead of its changelog", &ghost, 16);
+    // The new one goes with its changelog.
+    shop.start_again();
+    shop.wait_until_ready();
+    assert_eq!(shop.stderr().matches("building the store anew").count(), 1, "{}", shop.stderr());
+    assert_eq!(earned_at(&shop), (0..32).collect::<Vec<_>>());
+    assert!(shop.stop().success(), "{}", shop.stderr());
 }
 
 #[test]
@@ -135,4 +167,47 @@ fn a_store_whose_changelog_was_deleted_and_made_anew_is_built_anew_too() {
     assert!(old.stderr().contains("its changelog was deleted and made anew"), "{}", old.stderr());
     assert_eq!(earned_at(&old), (0..400).collect::<Vec<_>>());
     assert!(old.stop().success(), "{}", old.stderr());
+}
+
+#[test]
+fn input_that_was_deleted_before_it_was_processed_ends_it_with_1_and_is_named_and_none_is_skipped_in_silence() {
+    let kafka = Kafka::shared();
+    let prefix = kafka.prefix();
+    let mut shop = stopped_after_sixteen_orders(kafka, &prefix);
+    let topic = format!("{prefix}user_events");
+    let home = partition(b"u1", PARTITIONS);
+    let at_home = |n: &u32| partition(format!("u{}", n % 8).as_bytes(), PARTITIONS) == home;
+    let end = || kafka.read(&topic).iter().filter(|r| r.partition == home as i32).map(|r| r.offset + 1).max().unwrap();
+    let position = end();
+    // While nothing runs orders arrive, and in one partition the first of them go before anybody has read them.
+    let send = |ids: std::ops::Range<u32>| {
+        let orders = orders(ids);
+        let records = orders.as_array().unwrap().iter().map(|o| (o["user_id"].as_str().unwrap().to_owned(), o.to_string()));
+        kafka.send(&topic, records);
+    };
+    send(16..32);
+    let gone_below = end();
+    assert!(gone_below > position);
+    send(32..48);
+    kafka.delete_records(&topic, home, gone_below);
+
+    let again = || instance(&kafka.bootstrap(), &prefix, "one").set("listen", "127.0.0.1:0").in_directory_of(shop.files());
+    let place = format!("{topic} {home} has offsets {gone_below} to {}, and {position} is to be read next", end());
+    for _ in 0..2 {
+        again().finish().says(1, &["records that were not processed yet are gone", &place, "tillflow reset"]);
+        let counted = earned(kafka, &prefix);
+        assert_eq!(counted.iter().copied().filter(at_home).collect::<Vec<_>>(), (0..16).filter(at_home).collect::<Vec<_>>());
+    }
+    // What it names as the way to go on is one.
+    until("the instance's session has ended, and the state is forgotten", LIMIT, || {
+        let reset = Tillflow::command(["reset", "--yes"]).on_kafka(&kafka.bootstrap(), &prefix, "one").finish();
+        assert!(reset.exit.success() || reset.stderr.contains("an instance runs"), "{}", reset.stderr);
+        reset.exit.success()
+    });
+    shop.start_again();
+    shop.wait_until_ready();
+    let left: Vec<_> = (0..48).filter(|n| *n >= 32 || !at_home(n)).collect();
+    until("what is left counts", LIMIT, || earned(kafka, &prefix).len() >= left.len());
+    assert_eq!(earned(kafka, &prefix), left);
+    assert!(shop.stop().success(), "{}", shop.stderr());
 }

@@ -25,7 +25,7 @@ const PACE: Duration = Duration::from_millis(5);
 const AT_REST: usize = 200;
 
 /// Writes an order of one of a hundred users every [`PACE`], until told to stop; when each was written.
-fn shop(kafka: &Kafka, topic: &str, stop: &Receiver<()>) -> Vec<Instant> {
+fn shop(kafka: &Kafka, topic: &str, stop: Receiver<()>) -> Vec<Instant> {
     let mut config = kafka.client();
     config.set("partitioner", "murmur2_random").set("enable.idempotence", "true").set("linger.ms", "0");
     let producer: BaseProducer = config.create().unwrap();
@@ -75,10 +75,11 @@ fn instances_restarted_one_after_the_other_lose_and_double_nothing() {
     instances.iter_mut().for_each(Tillflow::wait_until_ready);
 
     let (end, ended) = channel();
+    let events = events.as_str();
     let expected = AtomicUsize::new(usize::MAX);
     let counted = || kafka.read(&points).iter().filter(|r| r.json()["kind"] == "earn").count();
     let (written, came, restarts) = thread::scope(|scope| {
-        let shop = scope.spawn(|| shop(kafka, &events, &ended));
+        let shop = scope.spawn(move || shop(kafka, events, ended));
         let ledger = scope.spawn(|| ledger(kafka, &points, &expected));
         let at_rest = || {
             let before = counted();

@@ -21,9 +21,6 @@ const SESSION: Duration = Duration::from_secs(6);
 const NAMES: [&str; 3] = ["one", "two", "three"];
 /// What an instance says when it begins to restore.
 const RESTORES: &str = "worker::restore: restoring";
-/// Kafka's error codes for a commit that comes too late: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE,
-/// INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED.
-const REFUSALS: [i16; 4] = [47, 48, 49, 90];
 
 /// What is done to the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,8 +223,7 @@ impl<'a> Torture<'a> {
         self.proxy.release();
         if held {
             until("the late commit is answered", LONG, || self.proxy.answered().is_some());
-            let code = self.proxy.answered().unwrap_or_default();
-            assert!(REFUSALS.contains(&code), "a late commit was answered with {code}");
+            assert!(self.proxy.refused_late(), "a late commit was answered with {:?}", self.proxy.answered());
             self.refused += 1;
         }
         self.instances[i].process().thaw();

@@ -3,12 +3,13 @@
 use super::{
     client::{ANSWER, Kafka, classify},
     context::{MemberContext, Quiet, WriterContext},
+    reader::KafkaReader,
     worker::numbers,
 };
-use crate::log::{LogError, TopicPartition};
+use crate::log::{LogError, Reader as _, TopicPartition};
 use rdkafka::{
     Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaResult,
     producer::{BaseProducer, Producer},
 };
@@ -29,8 +30,10 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Longest wait in all: after a transaction's timeout of 10 s and the 10 s at which coordinators look for such, no
 /// transaction is open any more.
 const LONGEST: Duration = Duration::from_secs(25);
-/// Where one is known to hang, it is not waited for as long again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Where one is known to hang, it is not waited for as long again; nor for a changelog, which restoring waits for, too.
+const BRIEF: Duration = Duration::from_secs(1);
+/// Between two looks at a changelog.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The partitions whose committed offsets a worker waits for. That may take as long as a transaction's timeout; so each
 /// has a thread of its own, and the worker's other tasks go on.
@@ -64,13 +67,15 @@ impl Settling {
         Self { kafka: kafka.clone(), group, own: own.to_owned(), clients: None, under_way: BTreeMap::new(), hanging: BTreeSet::new() }
     }
 
-    /// Whether the committed offsets of a task's `inputs` are stable; if not, that is seen to, and to be asked again.
+    /// Whether the committed offsets of a task's `inputs` are stable, and all transactions on its changelog decided; if not,
+    /// that is seen to, and to be asked again.
     ///
     /// # Errors
     /// When they do not become stable, or the cluster does not answer.
     pub fn is_done(
         &mut self,
         member: &BaseConsumer<MemberContext>,
+        reader: &mut KafkaReader,
         inputs: &[TopicPartition],
         changelog: TopicPartition,
     ) -> Result<bool, LogError> {
@@ -86,7 +91,10 @@ impl Settling {
         }
         let list = self.kafka.list(inputs.iter().copied());
         // Where one is waited for, the next may well have to be, too: once is enough for the worker to stand.
-        if self.under_way.is_empty() && member.committed_offsets(list.clone(), GLANCE).is_ok() {
+        if self.under_way.is_empty()
+            && member.committed_offsets(list.clone(), GLANCE).is_ok()
+            && stable_end(&self.kafka, member, changelog)? == Some(reader.end(changelog)?)
+        {
             return Ok(self.note(partition, Settled::Decided));
         }
         let under_way = self.begin(list, changelog)?;
@@ -115,7 +123,7 @@ impl Settling {
             Some(clients) => clients.clone(),
             None => self.clients.insert(Arc::new(Clients::new(&self.kafka, self.group)?)).clone(),
         };
-        let longest = if self.hanging.contains(&changelog.partition) { AGAIN } else { LONGEST };
+        let longest = if self.hanging.contains(&changelog.partition) { BRIEF } else { LONGEST };
         let given_up = Arc::new(AtomicBool::new(false));
         let (kafka, group, own, ends) = (self.kafka.clone(), self.group, self.own.clone(), given_up.clone());
         let settle = move || settle(&kafka, &clients, group, &own, &inputs, changelog, longest, &ends);
@@ -163,20 +171,26 @@ impl Clients {
 
     /// Whether no transaction is open on a partition: its last stable offset is its end.
     fn is_decided(&self, kafka: &Kafka, at: TopicPartition) -> Result<bool, LogError> {
-        let failed = |e| classify("the changelog's end", &e);
-        let mut list = kafka.list([at]);
-        list.set_all_offsets(Offset::End).map_err(failed)?;
-        let stable = self.stable.offsets_for_times(list, ANSWER).map_err(failed)?;
-        let (_, end) = self.undecided.fetch_watermarks(&kafka.name(at.topic), at.partition as i32, ANSWER).map_err(failed)?;
-        Ok(numbers(kafka, &stable) == [(at, end)])
+        let end = self.undecided.fetch_watermarks(&kafka.name(at.topic), at.partition as i32, ANSWER);
+        let (_, end) = end.map_err(|e| classify("the changelog's end", &e))?;
+        Ok(stable_end(kafka, &self.stable, at)? == Some(end))
     }
 }
 
-/// Waits until the committed offsets of `inputs` are stable.
+/// A partition's last stable offset.
+fn stable_end<C: ConsumerContext>(kafka: &Kafka, consumer: &BaseConsumer<C>, at: TopicPartition) -> Result<Option<i64>, LogError> {
+    let failed = |e| classify("the changelog's end", &e);
+    let mut list = kafka.list([at]);
+    list.set_all_offsets(Offset::End).map_err(failed)?;
+    let stable = consumer.offsets_for_times(list, ANSWER).map_err(failed)?;
+    Ok(numbers(kafka, &stable).first().map(|(_, offset)| *offset))
+}
+
+/// Waits until the committed offsets of `inputs` are stable, and for a short while for the changelog.
 ///
 /// Offsets carry the transactional id of the worker that committed them. A transaction of that id that is still open
 /// holds them back until it times out; initialising a producer of that id decides it at once, and its owner, should
-/// it wake, is fenced.
+/// it wake, is fenced. Offsets are sent last: who fell asleep before that holds back the changelog alone.
 #[allow(clippy::too_many_arguments, reason = "the start of a thread, which owns what it uses")]
 fn settle(
     kafka: &Kafka,
@@ -192,7 +206,13 @@ fn settle(
     let mut fenced = BTreeSet::new();
     loop {
         match clients.stable.committed_offsets(inputs.clone(), PATIENCE) {
-            Ok(_) => return Ok(Settled::Decided),
+            Ok(_) if started.elapsed() > BRIEF || clients.is_decided(kafka, changelog)? => return Ok(Settled::Decided),
+            // The markers of what is decided may be on their way.
+            Ok(_) if started.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            Ok(_) => std::thread::sleep(PAUSE),
             Err(_) if started.elapsed() > longest && clients.is_decided(kafka, changelog)? => return Ok(Settled::Hangs),
             Err(e) if started.elapsed() > longest => return Err(classify("committed offsets", &e)),
             Err(e) => tracing::debug!(group, "committed offsets are not stable yet: {e}"),

@@ -160,9 +160,8 @@ impl Log for KafkaLog {
                     (_, e @ LogError::Fatal(_)) => return Err(e),
                     (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
                     (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
-                        return Err(LogError::Fatal(format!(
-                            "{e}: records that were not processed yet are gone from the topic: lengthen its retention, and replay what is missing into a new app_id"
-                        )));
+                        let lost = lost(&self.kafka, &mut self.reader, &self.positions);
+                        return Err(LogError::Fatal(format!("{e}: {lost}")));
                     }
                     (_, e) => tracing::debug!(group = self.group, "{e}"),
                 },
@@ -214,7 +213,8 @@ impl Log for KafkaLog {
 
     fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
         self.writer.mend()?;
-        self.settling.is_done(&self.member.consumer, inputs, TopicPartition { topic: self.changelog, partition })
+        let changelog = TopicPartition { topic: self.changelog, partition };
+        self.settling.is_done(&self.member.consumer, &mut self.reader, inputs, changelog)
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
@@ -285,6 +285,23 @@ impl Log for KafkaLog {
         self.stores.close_all();
         self.member.end();
     }
+}
+
+/// What is said of inputs that do not hold what is to be read next, and what to do.
+fn lost(kafka: &Kafka, reader: &mut KafkaReader, positions: &BTreeMap<TopicPartition, i64>) -> String {
+    let mut places = Vec::new();
+    for (&at, &next) in positions {
+        if let (Ok(begin), Ok(end)) = (reader.begin(at), reader.end(at))
+            && !(begin..=end).contains(&next)
+        {
+            places.push(format!("{} {} has offsets {begin} to {end}, and {next} is to be read next", kafka.name(at.topic), at.partition));
+        }
+    }
+    format!(
+        "records that were not processed yet are gone from the cluster ({}). Lengthen the topic's retention; to go on, have the state \
+         made anew from what the inputs still hold (`tillflow reset`; what followed from older records is lost with it, so make a backup first)",
+        places.join("; ")
+    )
 }
 
 /// The numeric offsets of a list.

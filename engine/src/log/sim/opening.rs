@@ -11,6 +11,8 @@ use tillflow_state::{StateError, Store};
 
 /// How long committed offsets may take to become stable before the one who holds them back is fenced.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a changelog with a transaction open on it is waited for, before restoring waits for it.
+const BRIEF: Duration = Duration::from_secs(1);
 /// Longest wait for them.
 const LONGEST: Duration = Duration::from_secs(15);
 
@@ -89,11 +91,14 @@ impl SimLog {
         }
         self.critical_step("crash while offsets settle")?;
         self.reach()?;
-        if self.world(|w| w.groups.get(self.group).is_some_and(|group| group.are_stable(inputs))) {
+        let now = self.world(|w| w.now());
+        let brief = self.settling.get(&partition).is_some_and(|settling| now > settling.began + BRIEF);
+        let changelog = TopicPartition { topic: self.changelog, partition };
+        let decided = self.world(|w| w.partition(changelog).is_none_or(|p| p.stable_end() == p.end()));
+        if (brief || decided) && self.world(|w| w.groups.get(self.group).is_some_and(|group| group.are_stable(inputs))) {
             self.settling.remove(&partition);
             return Ok(true);
         }
-        let now = self.world(|w| w.now());
         let settling = self.settling.entry(partition).or_insert_with(|| Settling { began: now, fenced: BTreeSet::new() });
         if now > settling.began + LONGEST {
             self.settling.remove(&partition);

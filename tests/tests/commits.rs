@@ -1,0 +1,149 @@
+//! When a busy worker commits: by time and by size. The real worker on the simulated cluster, where time passes only as
+//! this lets it.
+
+use serde_json::{Map, json};
+use std::{rc::Rc, sync::Arc, time::Duration};
+use tillflow_engine::{
+    EngineConfig, ManualClock, SharedGlobals, Wall,
+    log::{
+        TopicPartition,
+        sim::{Data, Dice, Faults, JoinAs, Others, Sim, SimLog, SimReader},
+    },
+    metrics::Metrics,
+    status::Tasks,
+    wiring::wire,
+    worker::Worker,
+};
+use tillflow_engine_api::{Context, Declare, Group, Output, Processor, Result};
+use tillflow_schemas::{Catalog, Codec, Event, Notification, Role, Timestamp};
+
+const GROUP: &str = "customers";
+const BEGIN: Timestamp = Timestamp::from_millis(1_772_323_200_000);
+/// Turns that the backlog takes: the cluster hands out a hundred records of an input at once.
+const TURNS: usize = 20;
+/// How long each turn takes, but for what the cluster itself takes.
+const TURN: Duration = Duration::from_millis(10);
+const NEVER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Says of each event that it was there: with each, as many bytes more wait to be committed.
+struct Echo {
+    out: Output<Notification>,
+}
+
+impl Processor for Echo {
+    fn declare(d: &mut Declare<'_>) -> Self {
+        d.input::<tillflow_schemas::UserEvent>();
+        Self { out: d.output() }
+    }
+
+    fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
+        let user_id = event.key().unwrap_or_default().into();
+        cx.emit(&self.out, Notification { user_id, kind: "seen".into(), title: "seen".into(), data: Map::new(), at: cx.now() })
+    }
+}
+
+/// Nobody else is there.
+struct Alone(Sim, Arc<ManualClock>);
+
+impl Others for Alone {
+    fn run_for(&self, duration: Duration) {
+        self.1.advance(duration);
+        self.0.0.lock().tick();
+    }
+}
+
+/// A turn of the worker over the backlog, counted from 1.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    number: usize,
+    began: Duration,
+    ended: Duration,
+    committed: bool,
+    /// Bytes that wait after it.
+    waiting: usize,
+}
+
+/// All turns from the first record on, one more than the backlog takes.
+fn over_the_backlog(commit_interval: Duration, commit_bytes: usize) -> Vec<Turn> {
+    let clock = ManualClock::new(BEGIN);
+    let catalog = Arc::new(Catalog::built_in(1).unwrap());
+    let wall = Wall::Manual(clock.clone());
+    let config = EngineConfig { wall, idle_clock: false, commit_interval, commit_bytes, ..EngineConfig::default() };
+    let (codec, metrics) = (Arc::new(Codec::json()), Metrics::new().unwrap());
+    let groups = [Group::new::<tillflow_schemas::UserEvent>(GROUP, None, &Map::new()).with::<Echo>("echo")];
+    let wiring = wire(&groups, &catalog, &codec, &config, &metrics).unwrap();
+    let wired = &wiring.groups[0];
+    let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, false)).collect();
+    let sim = Sim::new(&clock, Dice::new(1), Faults::default(), &topics, &[(GROUP, 1)], false, Duration::from_secs(10));
+    let events = TopicPartition { topic: wired.inputs[0], partition: 0 };
+    for n in 0..100 * TURNS {
+        let user = format!("u{n:06}");
+        let value = json!({"event_id": user, "event_type": "page_viewed", "user_id": user, "timestamp": BEGIN}).to_string();
+        sim.0.lock().append(events, None, Data { logged_at: BEGIN, key: Some(user.into()), value: Some(value.into()), ..Data::default() });
+    }
+
+    let process = sim.0.lock().start("machine");
+    let globals = SharedGlobals::default();
+    let mut reader = SimReader::new(&sim, process, 1_000, false);
+    let mut following = globals.begin(&mut reader, &wiring.globals, &catalog).unwrap();
+    let changelog = catalog.of_group(Role::Changelog, GROUP).and_then(|t| catalog.index(&t.name)).unwrap();
+    let (instance, inputs, rekeyed) = ("one".to_owned(), wired.inputs.clone(), Default::default());
+    let alone = Rc::new(Alone(sim.clone(), clock.clone()));
+    let log = SimLog::join(&sim, alone, JoinAs { process, group: GROUP, instance, changelog, inputs, rekeyed }).unwrap();
+    let mut worker = Worker::new(log, &wired.group, wired.inputs.clone(), 1, &wired.shared, &globals, &Tasks::default());
+
+    let commits = metrics.commit_total.with_label_values(&[GROUP]);
+    let mut turns = Vec::new();
+    for _ in 0..10_000 {
+        clock.advance(TURN);
+        sim.0.lock().tick();
+        globals.turn(&mut reader, &mut following, &catalog, &codec).unwrap();
+        let (before, began) = (commits.get(), clock.elapsed());
+        worker.turn().unwrap();
+        let (waiting, committed) = (worker.held().1, commits.get() > before);
+        if waiting > 0 || committed || !turns.is_empty() {
+            turns.push(Turn { number: turns.len() + 1, began, ended: clock.elapsed(), committed, waiting });
+        }
+        if turns.len() > TURNS {
+            return turns;
+        }
+    }
+    panic!("the backlog is not processed: {turns:?}");
+}
+
+/// At which turns it committed.
+fn commits(turns: &[Turn]) -> Vec<usize> {
+    turns.iter().filter(|t| t.committed).map(|t| t.number).collect()
+}
+
+#[test]
+fn with_neither_time_nor_size_reached_it_commits_once_the_backlog_is_done() {
+    let turns = over_the_backlog(NEVER, usize::MAX);
+    assert_eq!(commits(&turns), [TURNS + 1]);
+    assert!(turns[..TURNS].windows(2).all(|pair| pair[0].waiting < pair[1].waiting), "{turns:?}");
+}
+
+#[test]
+fn a_busy_worker_commits_when_the_interval_is_over_and_not_before() {
+    let interval = Duration::from_millis(45);
+    let turns = over_the_backlog(interval, usize::MAX);
+    assert!(commits(&turns).len() >= 4, "{turns:?}");
+    let mut last = None;
+    for turn in &turns[..TURNS] {
+        if let Some(since) = last.map(|last| turn.began - last) {
+            // Taking what the log delivers takes a moment, too.
+            let due = if turn.committed { since + Duration::from_millis(1) >= interval } else { since < interval };
+            assert!(due, "{since:?} since the last commit: {turn:?} of {turns:?}");
+        }
+        last = if turn.committed { Some(turn.ended) } else { last };
+    }
+}
+
+#[test]
+fn a_busy_worker_commits_sooner_when_enough_bytes_wait() {
+    let of_a_turn = over_the_backlog(NEVER, usize::MAX)[0].waiting;
+    let turns = over_the_backlog(NEVER, of_a_turn * 5 / 2);
+    assert_eq!(commits(&turns), [3, 6, 9, 12, 15, 18, TURNS + 1], "{turns:?}");
+    // However little may wait, each turn is committed, and whole.
+    assert_eq!(commits(&over_the_backlog(NEVER, 1)), (1..=TURNS).collect::<Vec<_>>());
+}
