@@ -6,7 +6,7 @@ use tillflow_engine_api::{Error, Result};
 use tillflow_schemas::Money;
 
 /// The `shop` section.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShopSettings {
     /// ISO 4217 code; unset, amounts count at face value whatever their currency.
@@ -15,6 +15,14 @@ pub struct ShopSettings {
     pub rates: BTreeMap<String, Money>,
     /// IANA name, such as `Europe/Berlin`; UTC where unset.
     pub timezone: Option<String>,
+    /// Days for which a refund or cancellation waits for the order it names before it becomes a dead letter.
+    pub refund_hold_days: u32,
+}
+
+impl Default for ShopSettings {
+    fn default() -> Self {
+        Self { currency: None, rates: BTreeMap::new(), timezone: None, refund_hold_days: 30 }
+    }
 }
 
 impl ShopSettings {
@@ -43,7 +51,7 @@ mod tests {
     fn foreign_money_is_converted_or_refused_once_the_shop_has_a_currency() {
         let money = |text| Money::parse(text).unwrap();
         assert_eq!(ShopSettings::default().value(money("5"), Some("USD")).unwrap(), money("5"));
-        let shop = ShopSettings { currency: Some("EUR".into()), rates: [("USD".into(), money("0.9"))].into(), timezone: None };
+        let shop = ShopSettings { currency: Some("EUR".into()), rates: [("USD".into(), money("0.9"))].into(), ..ShopSettings::default() };
         assert_eq!(shop.value(money("5"), Some("EUR")).unwrap(), money("5"));
         assert_eq!(shop.value(money("5.05"), Some("USD")).unwrap(), money("4.54"));
         assert!(shop.value(money("5"), Some("GBP")).unwrap_err().to_string().contains("shop.rates.GBP"));

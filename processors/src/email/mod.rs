@@ -21,7 +21,7 @@ pub use span::Span;
 
 use crate::{
     shop::ShopSettings,
-    shopper::{CARTS, Cart, ITEMS_KEPT, MOVED_CART},
+    shopper::{CARTS, Cart, EarlyRefund, EarlyRefunds, ITEMS_KEPT, MOVED_CART},
 };
 use campaigns::{Campaigns, Occasion};
 use consent::{Contact, Contacts, Suppressions, may_mail};
@@ -41,6 +41,7 @@ pub struct Email {
     contacts: Table<UserId, Contacts>,
     suppressions: Table<UserId, Suppressions>,
     carts: Table<UserId, Cart>,
+    early: EarlyRefunds,
     products: Global<Product>,
 }
 
@@ -65,6 +66,7 @@ impl Processor for Email {
             contacts,
             suppressions,
             carts: d.read(CARTS),
+            early: EarlyRefunds::read(d),
             products,
             shop,
         }
@@ -119,6 +121,7 @@ impl Email {
         let cart_before = facts.cart_since;
         facts.note(&event.kind, cx.now());
         let mut views = None;
+        let mut early = Vec::new();
         match &event.kind {
             Kind::ProductViewed { product_id, .. } => {
                 let mut viewed = self.segments.views(user, cx)?;
@@ -126,7 +129,10 @@ impl Email {
                 self.segments.put_views(user, &viewed, &mut facts, cx)?;
                 views = Some(viewed);
             }
-            Kind::OrderCompleted(order) => self.ordered(user, order, &mut facts, cx)?,
+            Kind::OrderCompleted(order) => {
+                early = self.early.of(user, &order.order_id, cx)?;
+                self.ordered(user, order, &early, &mut facts, cx)?;
+            }
             Kind::OrderRefunded(refund) => {
                 let id = event.event_id.as_deref();
                 self.segments.purchases.refund(user, refund, id, &self.shop, &mut facts, cx)?;
@@ -142,7 +148,7 @@ impl Email {
             facts.cart_since = cx.get(&self.carts, user)?.map(|cart| cart.changed_at);
         }
         let entered = self.segments.refresh(user, &mut facts, contact, cx)?;
-        let occasion = Occasion { user, event, entered: &entered, views: views.as_ref(), contact };
+        let occasion = Occasion { user, event, entered: &entered, views: views.as_ref(), early: &early, contact };
         self.campaigns.on_event(&occasion, &mut facts, cart_before, cx)?;
         cx.put(&self.facts, user, &facts)
     }
@@ -160,7 +166,7 @@ impl Email {
         cx.put(&self.facts, user, &facts)
     }
 
-    fn ordered(&mut self, user: &UserId, order: &Order, facts: &mut Facts, cx: &mut Context<'_>) -> Result<()> {
+    fn ordered(&mut self, user: &UserId, order: &Order, early: &[EarlyRefund], facts: &mut Facts, cx: &mut Context<'_>) -> Result<()> {
         let mut views: Views = self.segments.views(user, cx)?;
         let mut categories = Vec::new();
         for item in order.items.iter().take(ITEMS_KEPT) {
@@ -171,7 +177,12 @@ impl Email {
             }
         }
         self.segments.put_views(user, &views, facts, cx)?;
-        self.segments.purchases.place(user, order, categories, &self.shop, facts, cx)
+        let purchases = &self.segments.purchases;
+        purchases.place(user, order, categories, &self.shop, facts, cx)?;
+        early.iter().try_for_each(|early| match &early.refund {
+            Some(refund) => purchases.refund(user, refund, early.event_id.as_deref(), &self.shop, facts, cx),
+            None => purchases.cancel(user, &order.order_id, facts, cx),
+        })
     }
 
     /// Unsubscription, complaint and hard bounce suppress at once; a mail that bounced in any way gives its place under

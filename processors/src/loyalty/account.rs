@@ -48,9 +48,7 @@ pub struct Account {
     pub birthday_year: i16,
     /// Whether points for signing up were given.
     pub signed_up: bool,
-    /// Refunds held until their order comes.
-    pub held: u32,
-    /// Numbers entries, lots and held refunds.
+    /// Numbers entries and lots.
     pub serial: u64,
 }
 

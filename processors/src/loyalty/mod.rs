@@ -36,11 +36,11 @@ pub use settings::{
 };
 pub use tiers::{Factor, Tier, benefits};
 
-use crate::shop::ShopSettings;
+use crate::{shop::ShopSettings, shopper::EarlyRefunds};
 use jiff::tz::TimeZone;
 use std::{collections::BTreeMap, sync::Arc};
 use tables::Tables;
-use tillflow_engine_api::{Context, Declare, Error, Global, Output, Processor, Result, Timer, TimerKind};
+use tillflow_engine_api::{Context, Declare, Global, Output, Processor, Result, Timer, TimerKind};
 use tillflow_schemas::{
     Badge, Challenge, Customer, CustomerSignal, Event, LoyaltyCommand, LoyaltyUpdate, Notification, Product, Reward, UserEvent,
     UserEventKind, UserId,
@@ -56,6 +56,7 @@ pub struct Loyalty {
     /// Months and birthdays are the shop's.
     zone: TimeZone,
     tables: Tables,
+    early: EarlyRefunds,
     updates: Output<LoyaltyUpdate>,
     notifications: Output<Notification>,
     signals: Output<CustomerSignal>,
@@ -67,10 +68,6 @@ pub struct Loyalty {
     expiry_timer: TimerKind,
     /// The end of an order's return window.
     release_timer: TimerKind,
-    /// A refund has waited long enough for its order.
-    held_timer: TimerKind,
-    /// Fires at once and fails: a held refund becomes a dead letter.
-    dead_timer: TimerKind,
     birthday_timer: TimerKind,
     /// Days since the first order, by badge.
     veteran_timer: TimerKind,
@@ -105,6 +102,7 @@ impl Processor for Loyalty {
             shop,
             zone,
             tables,
+            early: EarlyRefunds::read(d),
             updates: d.output(),
             notifications: d.output(),
             signals: d.output(),
@@ -114,8 +112,6 @@ impl Processor for Loyalty {
             badge_records: d.global(),
             expiry_timer: d.timer("loyalty.expiry"),
             release_timer: d.timer("loyalty.release"),
-            held_timer: d.timer("loyalty.held"),
-            dead_timer: d.timer("loyalty.dead"),
             birthday_timer: d.timer("loyalty.birthday"),
             veteran_timer: d.timer("loyalty.veteran"),
         }
@@ -137,10 +133,6 @@ impl Processor for Loyalty {
             self.expire(&user, cx)
         } else if timer.is(self.release_timer) {
             self.release(&user, &timer.detail.as_str().into(), cx)
-        } else if timer.is(self.held_timer) {
-            self.give_up(&user, &timer.detail, cx)
-        } else if timer.is(self.dead_timer) {
-            Err(Error::reject(timer.detail.clone()))
         } else if timer.is(self.birthday_timer) {
             self.celebrate(&user, cx)
         } else if timer.is(self.veteran_timer) {

@@ -12,7 +12,7 @@ use tillflow_engine_api::{Context, Error, Result};
 use tillflow_schemas::{EntryKind, Item, Money, Order, OrderId, ProductId, Timestamp, UserId};
 
 impl Loyalty {
-    /// A first-seen order: its points, what they complete, refunds that waited for it, and its spins.
+    /// A first-seen order: its points, what they complete, its spins, and refunds that came before it.
     pub(super) fn earn(&self, user: &UserId, order: &Order, cx: &mut Context<'_>) -> Result<()> {
         let mut book = self.open(user, cx)?;
         let total = self.shop.value(order.total(), order.currency.as_deref())?;
@@ -53,7 +53,7 @@ impl Loyalty {
         row.spins = self.grant_spins(&book, &order.order_id, cx)?;
         cx.put(&self.tables.orders, &(user.clone(), order.order_id.clone()), &row)?;
         // As if they came now: after all that the order itself brings.
-        self.apply_held(&mut book, &order.order_id, cx)?;
+        self.apply_early(&mut book, &order.order_id, cx)?;
         self.close(book, cx)
     }
 

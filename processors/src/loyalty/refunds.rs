@@ -3,26 +3,40 @@
 use super::{
     Loyalty,
     ledger::{Book, Entry},
-    settings::DAY,
-    tables::{HeldRefund, OrderPoints},
+    tables::OrderPoints,
     tiers::{self, Factor},
 };
+use crate::shopper::EarlyRefund;
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use tillflow_engine_api::{Context, Error, Result};
-use tillflow_schemas::{EntryKind, Money, OrderId, Refund, UserEvent, UserId};
+use tillflow_schemas::{EntryKind, Money, OrderId, Refund, Timestamp, UserEvent, UserId};
 
-/// Refunds of one user that wait for their orders at a time.
-const HELD_LIMIT: u32 = 1_000;
+/// What one refund or cancellation takes back of an order.
+struct TakeBack {
+    entry_id: String,
+    /// `None` is the whole order.
+    amount: Option<Money>,
+    currency: Option<String>,
+}
+
+impl TakeBack {
+    fn refund(refund: &Refund, entry_id: String) -> Self {
+        Self { entry_id, amount: refund.stated_amount(), currency: refund.currency.clone() }
+    }
+
+    /// A cancellation takes back all of the order's points, as the refund of the whole order does.
+    fn cancellation(order_id: &OrderId) -> Self {
+        Self { entry_id: format!("cancel:{order_id}"), amount: None, currency: None }
+    }
+}
 
 impl Loyalty {
     /// A first-seen refund.
     pub(super) fn refund(&self, user: &UserId, event: &UserEvent, refund: &Refund, cx: &mut Context<'_>) -> Result<()> {
         let mut book = self.open(user, cx)?;
-        let id = refund.refund_id.as_ref().or(event.event_id.as_ref());
-        let entry_id = id.map_or_else(|| format!("refund:at:{}:{}", cx.now().millis(), book.account.serial), |id| format!("refund:{id}"));
-        let refund_of = |amount| HeldRefund { entry_id: entry_id.clone(), amount, currency: refund.currency.clone(), at: event.timestamp };
+        let entry_id = entry_id(&book, refund, event.event_id.as_ref(), cx.now());
         match &refund.order_id {
-            Some(order_id) => self.refund_order(&mut book, order_id, refund_of(refund.stated_amount()), cx)?,
+            Some(order_id) => self.take_back(&mut book, order_id, TakeBack::refund(refund, entry_id), cx)?,
             None => {
                 let stated = refund.stated_amount().unwrap_or(Money::ZERO);
                 let amount = self.shop.value(stated, refund.currency.as_deref())?;
@@ -32,82 +46,37 @@ impl Loyalty {
         self.close(book, cx)
     }
 
-    /// A cancellation takes back all of the order's points, as the refund of the whole order does.
+    /// A cancellation.
     pub(super) fn cancel(&self, user: &UserId, order_id: &OrderId, cx: &mut Context<'_>) -> Result<()> {
         let mut book = self.open(user, cx)?;
-        let whole = HeldRefund { entry_id: format!("cancel:{order_id}"), amount: None, currency: None, at: cx.now() };
-        self.refund_order(&mut book, order_id, whole, cx)?;
+        self.take_back(&mut book, order_id, TakeBack::cancellation(order_id), cx)?;
         self.close(book, cx)
     }
 
-    fn refund_order(&self, book: &mut Book, order_id: &OrderId, refund: HeldRefund, cx: &mut Context<'_>) -> Result<()> {
-        match cx.get(&self.tables.orders, &(book.user.clone(), order_id.clone()))? {
-            Some(row) => self.refund_named(book, order_id, row, refund, cx),
-            None => self.hold(book, order_id, refund, cx),
-        }
-    }
-
-    /// The refund came before its order: it waits.
-    fn hold(&self, book: &mut Book, order_id: &OrderId, refund: HeldRefund, cx: &mut Context<'_>) -> Result<()> {
-        // A foreign amount without a rate is refused now rather than when the order comes.
-        self.shop.value(refund.amount.unwrap_or(Money::ZERO), refund.currency.as_deref())?;
-        if book.account.held >= HELD_LIMIT {
-            return Err(Error::reject(format!("order_id: {HELD_LIMIT} refunds of this user already wait for orders that did not come")));
-        }
-        book.account.held += 1;
-        book.account.serial += 1;
-        let serial = book.account.serial;
-        cx.put(&self.tables.held, &(book.user.clone(), order_id.clone(), serial), &refund)?;
-        let until = cx.now().plus(DAY * self.rules.refund_hold_days);
-        cx.set_timer(self.held_timer, book.user.as_str(), &format!("{serial}:{order_id}"), until)
-    }
-
-    /// The order came: what waited for it is applied in the order in which it came.
-    pub(super) fn apply_held(&self, book: &mut Book, order_id: &OrderId, cx: &mut Context<'_>) -> Result<()> {
-        if book.account.held == 0 {
-            return Ok(());
-        }
-        for (key, refund) in cx.rows(&self.tables.held, &(book.user.clone(), order_id.clone()))? {
-            let Some(row) = cx.get(&self.tables.orders, &(book.user.clone(), order_id.clone()))? else { break };
-            cx.cancel_timer(self.held_timer, book.user.as_str(), &format!("{}:{order_id}", key.2))?;
-            cx.delete(&self.tables.held, &key);
-            book.account.held -= 1;
-            self.refund_named(book, order_id, row, refund, cx)?;
+    /// The order came: what came before it is applied.
+    pub(super) fn apply_early(&self, book: &mut Book, order_id: &OrderId, cx: &mut Context<'_>) -> Result<()> {
+        for EarlyRefund { refund, event_id, at } in self.early.of(&book.user, order_id, cx)? {
+            let back = match &refund {
+                Some(refund) => TakeBack::refund(refund, entry_id(book, refund, event_id.as_ref(), at)),
+                None => TakeBack::cancellation(order_id),
+            };
+            self.take_back(book, order_id, back, cx)?;
             self.look(book, cx)?;
         }
         Ok(())
     }
 
-    /// The order did not come, or is another user's: the refund becomes a dead letter. That undoes what the same
-    /// timer did, so a second one, due at once, does it.
-    pub(super) fn give_up(&self, user: &UserId, detail: &str, cx: &mut Context<'_>) -> Result<()> {
-        let Some((serial, order_id)) = detail.split_once(':').and_then(|(n, id)| Some((n.parse().ok()?, OrderId::from(id)))) else {
-            return Ok(());
-        };
-        let key = (user.clone(), order_id, serial);
-        let Some(refund) = cx.get(&self.tables.held, &key)? else { return Ok(()) };
-        cx.delete(&self.tables.held, &key);
-        let mut book = self.open(user, cx)?;
-        book.account.held = book.account.held.saturating_sub(1);
-        self.close(book, cx)?;
-        let amount = refund.amount.map_or_else(|| "the whole order".to_owned(), |a| a.to_string());
-        let reason = format!(
-            "{} of {}, over {amount}, names order {}, which user {user} did not place within {} days",
-            refund.entry_id, refund.at, key.1, self.rules.refund_hold_days
-        );
-        cx.set_timer(self.dead_timer, user.as_str(), &reason, cx.now())
+    fn take_back(&self, book: &mut Book, order_id: &OrderId, back: TakeBack, cx: &mut Context<'_>) -> Result<()> {
+        match cx.get(&self.tables.orders, &(book.user.clone(), order_id.clone()))? {
+            Some(row) => self.refund_named(book, order_id, row, back, cx),
+            // It waits for its order. A foreign amount without a rate is refused now rather than when that comes.
+            None => self.shop.value(back.amount.unwrap_or(Money::ZERO), back.currency.as_deref()).map(|_| ()),
+        }
     }
 
-    fn refund_named(
-        &self,
-        book: &mut Book,
-        order_id: &OrderId,
-        mut row: OrderPoints,
-        refund: HeldRefund,
-        cx: &mut Context<'_>,
-    ) -> Result<()> {
-        let amount = match refund.amount {
-            Some(amount) => self.shop.value(amount, refund.currency.as_deref().or(row.currency.as_deref()))?,
+    fn refund_named(&self, book: &mut Book, order_id: &OrderId, mut row: OrderPoints, back: TakeBack, cx: &mut Context<'_>) -> Result<()> {
+        let amount = match back.amount {
+            Some(amount) => self.shop.value(amount, back.currency.as_deref().or(row.currency.as_deref()))?,
             None => row.total,
         };
         let refunded = (row.refunded + amount).min(row.total);
@@ -121,7 +90,7 @@ impl Loyalty {
         if row.pending {
             points = points.min(row.left());
             book.account.pending -= points;
-            let entry = Entry::note(refund.entry_id, EntryKind::Refund, format!("{}, while pending", note(points)));
+            let entry = Entry::note(back.entry_id, EntryKind::Refund, format!("{}, while pending", note(points)));
             self.write(book, entry.of_order(order_id), cx)?;
         } else {
             points = points.min(row.left());
@@ -130,7 +99,7 @@ impl Loyalty {
             let entry = Entry {
                 points: forgiven - points,
                 lifetime: -points,
-                ..Entry::note(refund.entry_id, EntryKind::Refund, note(points)).of_order(order_id)
+                ..Entry::note(back.entry_id, EntryKind::Refund, note(points)).of_order(order_id)
             };
             self.lose(book, entry, row.lot, cx)?;
         }
@@ -179,6 +148,14 @@ impl Loyalty {
             }
         }
         Ok(cancelled)
+    }
+}
+
+/// A refund counts once by its own id, else by its event's; one with neither has a number of its own.
+fn entry_id(book: &Book, refund: &Refund, event_id: Option<&String>, at: Timestamp) -> String {
+    match refund.refund_id.as_ref().or(event_id) {
+        Some(id) => format!("refund:{id}"),
+        None => format!("refund:at:{}:{}", at.millis(), book.account.serial),
     }
 }
 

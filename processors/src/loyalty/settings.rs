@@ -29,8 +29,6 @@ pub struct LoyaltySettings {
     pub tier_by: TierBy,
     /// Days in which an order can be returned: its points wait so long before they count. 0: they count at once.
     pub return_window_days: u32,
-    /// Days for which a refund waits for the order it names before it becomes a dead letter.
-    pub refund_hold_days: u32,
     /// When points expire.
     pub expiry: ExpirySettings,
     /// What orders earn beyond the tier's multiplier, and what else earns.
@@ -60,7 +58,6 @@ impl Default for LoyaltySettings {
             tiers: default_tiers(),
             tier_by: TierBy::default(),
             return_window_days: 0,
-            refund_hold_days: 30,
             expiry: ExpirySettings::default(),
             earning: EarningSettings::default(),
             spin: SpinSettings::default(),

@@ -24,8 +24,6 @@ pub(super) struct Tables {
     pub orders: Table<(UserId, OrderId), OrderPoints>,
     /// Orders within their return window, by time.
     pub pending: Table<(UserId, i64, OrderId), ()>,
-    /// Refunds that came before their order, by number.
-    pub held: Table<(UserId, OrderId, u64), HeldRefund>,
     /// By challenge and month.
     pub progress: Table<(UserId, String, String), Progress>,
     /// By entry id.
@@ -48,7 +46,6 @@ impl Tables {
             lots: d.store("loyalty.lots"),
             orders: d.store("loyalty.orders"),
             pending: d.store("loyalty.pending"),
-            held: d.store("loyalty.held_refunds"),
             progress: d.store("loyalty.progress"),
             redemptions: d.store("loyalty.redemptions"),
             requests: d.store("loyalty.requests"),
@@ -133,15 +130,6 @@ impl OrderPoints {
     pub fn left(&self) -> i64 {
         self.points - self.clawed - self.cancelled
     }
-}
-
-/// A refund that waits for its order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct HeldRefund {
-    pub entry_id: String,
-    pub amount: Option<Money>,
-    pub currency: Option<String>,
-    pub at: Timestamp,
 }
 
 /// Progress in a challenge within one month.

@@ -12,8 +12,8 @@
 //! Where the specification leaves a choice, it is made so (each has a test):
 //! - A late event counts in the bucket that holds its task's watermark.
 //! - A refund or cancellation lowers the bucket of its order, from the refund's own bucket on: pieces that a refund names,
-//!   the order's weight with a product's last piece; everything once amounts reach the total. Where the order is not
-//!   known, or older than the window, there is nothing left to take.
+//!   the order's weight with a product's last piece; everything once amounts reach the total. One that came before its
+//!   order does so when that comes. Where the order is older than the window, there is nothing left to take.
 //! - Both halves of "the last 24 h against the 24 h before" are decayed to their own end: like is compared with like.
 //! - Soft ranges are rounded inward and applied in their order; where two do not meet, the price goes to the end of the
 //!   earlier one that faces the later. So one decision never moves a price by more than `max_change`, but for a hard limit.

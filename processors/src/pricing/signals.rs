@@ -2,7 +2,7 @@
 //! tasks. The bucket is decided here, so that it never depends on how far another task has read.
 
 use super::{BUCKET, Bucket, Counts, Place, WINDOW};
-use crate::shopper::{CARTS, Cart, ITEMS_KEPT, ORDERS, PlacedOrder};
+use crate::shopper::{CARTS, Cart, EarlyRefunds, ITEMS_KEPT, ORDERS, PlacedOrder};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_engine_api::{Combine, Combined, Context, Declare, Processor, Result, Timer, TimerKind};
@@ -49,6 +49,7 @@ struct TakenBack {
 pub struct DemandSignals {
     carts: Table<UserId, Cart>,
     orders: Table<(UserId, OrderId), PlacedOrder>,
+    early: EarlyRefunds,
     views: Table<(UserId, ProductId), Timestamp>,
     taken_back: Table<(UserId, OrderId), TakenBack>,
     signals: Combined<Signal>,
@@ -62,6 +63,7 @@ impl Processor for DemandSignals {
         Self {
             carts: d.read(CARTS),
             orders: d.read(ORDERS),
+            early: EarlyRefunds::read(d),
             views: d.store("pricing.views"),
             taken_back: d.store("pricing.taken_back"),
             signals: d.combined(),
@@ -89,14 +91,18 @@ impl Processor for DemandSignals {
                 for (product, units) in pieces(order.items.iter().take(ITEMS_KEPT)) {
                     self.count(product, Counts { orders: 1, units, ..Counts::default() }, cx);
                 }
+                let Some(who) = event.who() else { return Ok(()) };
+                for early in self.early.of(who, &order.order_id, cx)? {
+                    self.take_back(who, &order.order_id, early.refund.as_ref(), early.at, cx)?;
+                }
             }
             UserEventKind::OrderRefunded(refund) => {
                 let (Some(who), Some(order)) = (event.who(), &refund.order_id) else { return Ok(()) };
-                self.take_back(who, order, Some(refund), cx)?;
+                self.take_back(who, order, Some(refund), cx.now(), cx)?;
             }
             UserEventKind::OrderCancelled { order_id } => {
                 let Some(who) = event.who() else { return Ok(()) };
-                self.take_back(who, order_id, None, cx)?;
+                self.take_back(who, order_id, None, cx.now(), cx)?;
             }
             _ => {}
         }
@@ -145,13 +151,13 @@ impl DemandSignals {
     }
 
     /// Takes back what a cancellation (`refund` absent) or a refund undoes of an order that still weighs something:
-    /// the items a refund names, else all once it is refunded in full. An order unknown or older than the window has no
-    /// weight left to take.
-    fn take_back(&self, who: &UserId, order_id: &OrderId, refund: Option<&Refund>, cx: &mut Context<'_>) -> Result<()> {
+    /// the items a refund names, else all once it is refunded in full. An order older than the window has no weight left
+    /// to take; one unknown comes later, and what happened at `at` once more with it.
+    fn take_back(&self, who: &UserId, order_id: &OrderId, refund: Option<&Refund>, at: Timestamp, cx: &mut Context<'_>) -> Result<()> {
         let key = (who.clone(), order_id.clone());
         let Some(order) = cx.get(&self.orders, &key)? else { return Ok(()) };
-        let of = Bucket::of(order.at);
-        let place = Place { known: open_bucket(cx).max(of), of };
+        let of = Bucket::of(order.counted_at);
+        let place = Place { known: open_bucket(cx).max(Bucket::of(at)).max(of), of };
         if of.end() <= place.known.start() - WINDOW {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use super::{
     trends::{Fading, ProductSample, TrendList, day},
 };
 use crate::shopper::{
-    self, Cart, PlacedOrder,
+    self, Cart, EarlyRefunds, PlacedOrder,
     joining::{JOINS, Joins},
 };
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,8 @@ pub struct Tables {
     pub carts: Table<UserId, Cart>,
     /// The shopper's orders.
     pub orders: Table<(UserId, OrderId), PlacedOrder>,
+    /// What came before its order.
+    pub early: EarlyRefunds,
     /// Who a visitor turned out to be.
     pub joins: Table<UserId, Joins>,
     /// What goes with a product.
@@ -93,6 +95,7 @@ impl Tables {
             trends: d.store("recommendations.trends"),
             carts: d.read(shopper::CARTS),
             orders: d.read(shopper::ORDERS),
+            early: EarlyRefunds::read(d),
             joins: d.read(JOINS),
             related: d.latest(),
             catalogue: d.global(),

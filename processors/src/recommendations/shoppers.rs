@@ -7,7 +7,10 @@ use super::{
     shelf::{Asked, BASKET_SEEDS, Bought, Kind, Now, Occasion, Shopper, Tables, WHOLE_SHOP, latest_in, recommend},
     trends::day,
 };
-use crate::shopper::joining::{self, JOIN};
+use crate::shopper::{
+    EarlyRefund,
+    joining::{self, JOIN},
+};
 use serde_json::{Value, json};
 use tillflow_engine_api::{Combined, Context, Declare, Output, Processor, Result, Timer, TimerKind};
 use tillflow_schemas::{
@@ -117,7 +120,9 @@ impl ShopperStage {
         self.send(pairs::of_order(&known, cx.now(), &self.weights), cx);
         let Some(user) = user else { return Ok(()) };
         let mut bought = cx.get(&self.tables.bought, user)?.unwrap_or_default();
-        bought.extend(order.items.iter().take(BOUGHT).map(|item| Bought { product: item.product_id.clone(), at: cx.now() }));
+        if !self.tables.early.of(user, &order.order_id, cx)?.iter().any(EarlyRefund::is_cancellation) {
+            bought.extend(order.items.iter().take(BOUGHT).map(|item| Bought { product: item.product_id.clone(), at: cx.now() }));
+        }
         let since = cx.now() - self.settings.bought_within();
         bought.retain(|b| b.at >= since);
         let excess = bought.len().saturating_sub(BOUGHT);

@@ -1,13 +1,22 @@
-//! What all systems need of a shopper: the cart, the orders placed, and who a visitor turned out to be. Runs first on each
-//! record; the others read its tables.
+//! What all systems need of a shopper: the cart, the orders placed, what was undone of an order before it came, and who a
+//! visitor turned out to be. Runs first on each record; the others read its tables.
 
+mod early;
+#[cfg(test)]
+mod early_tests;
 pub mod joining;
 
+pub use early::{EarlyRefund, EarlyRefunds};
+
+use crate::shop::ShopSettings;
+use early::EarlyKeeper;
 use joining::{JOIN, JOINS, Joins};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use tillflow_engine_api::{Context, Declare, Output, Processor, Result};
-use tillflow_schemas::{CustomerSignal, Event, Item, Money, Order, OrderId, ProductId, Timestamp, UserEvent, UserEventKind, UserId};
+use tillflow_engine_api::{Context, Declare, Output, Processor, Result, Timer};
+use tillflow_schemas::{
+    CustomerSignal, Event, Item, Money, Order, OrderId, ProductId, Refund, Timestamp, UserEvent, UserEventKind, UserId,
+};
 use tillflow_state::Table;
 
 /// To the owner of a user: here is the cart they filled before they were known.
@@ -66,6 +75,8 @@ pub struct CartItem {
 pub struct PlacedOrder {
     /// When.
     pub at: Timestamp,
+    /// The same, or the watermark of then where it came late: the time at which it counts for products.
+    pub counted_at: Timestamp,
     /// Its total at face value.
     pub total: Money,
     /// ISO 4217 code, as given.
@@ -80,6 +91,7 @@ pub struct PlacedOrder {
 pub struct Shopper {
     carts: Table<UserId, Cart>,
     orders: Table<(UserId, OrderId), PlacedOrder>,
+    early: EarlyKeeper,
     joins: Table<UserId, Joins>,
     signals: Output<CustomerSignal>,
 }
@@ -88,7 +100,10 @@ impl Processor for Shopper {
     fn declare(d: &mut Declare<'_>) -> Self {
         d.input::<UserEvent>();
         d.input::<CustomerSignal>();
-        Self { carts: d.store(CARTS), orders: d.store(ORDERS), joins: d.store(JOINS), signals: d.output() }
+        let shop: ShopSettings = d.settings("shop");
+        let orders = d.store(ORDERS);
+        let early = EarlyKeeper::declare(d, orders, shop.refund_hold_days);
+        Self { carts: d.store(CARTS), orders, early, joins: d.store(JOINS), signals: d.output() }
     }
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
@@ -105,9 +120,16 @@ impl Processor for Shopper {
             UserEventKind::AddedToCart { product_id, quantity, price } => self.add(user, product_id, *quantity, *price, cx),
             UserEventKind::RemovedFromCart { product_id, quantity } => self.remove(user, product_id, *quantity, cx),
             UserEventKind::OrderCompleted(order) => self.place(user, order, cx),
-            UserEventKind::OrderCancelled { order_id } => self.cancel(user, order_id, cx),
+            UserEventKind::OrderCancelled { order_id } => self.undo(user, order_id, event, None, cx),
+            UserEventKind::OrderRefunded(refund) => {
+                refund.order_id.as_ref().map_or(Ok(()), |order_id| self.undo(user, order_id, event, Some(refund), cx))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn on_timer(&mut self, timer: &Timer, cx: &mut Context<'_>) -> Result<()> {
+        self.early.on_timer(timer, cx)
     }
 }
 
@@ -143,12 +165,14 @@ impl Shopper {
     /// An order empties the cart. The others, which run after this, see it emptied.
     fn place(&self, user: &UserId, order: &Order, cx: &mut Context<'_>) -> Result<()> {
         cx.delete(&self.carts, user);
+        let cancelled = self.early.meet(user, &order.order_id, cx)?;
         let placed = PlacedOrder {
             at: cx.now(),
+            counted_at: cx.now().max(cx.watermark()),
             total: order.total(),
             currency: order.currency.clone(),
             items: order.items.iter().take(ITEMS_KEPT).cloned().collect(),
-            cancelled: false,
+            cancelled,
         };
         cx.put(&self.orders, &(user.clone(), order.order_id.clone()), &placed)
     }
@@ -194,11 +218,14 @@ impl Shopper {
         Ok(last)
     }
 
-    fn cancel(&self, user: &UserId, order_id: &OrderId, cx: &mut Context<'_>) -> Result<()> {
+    /// A refund, or a cancellation where it is none, of an order that has come or is waited for.
+    fn undo(&self, user: &UserId, order_id: &OrderId, event: &UserEvent, refund: Option<&Refund>, cx: &mut Context<'_>) -> Result<()> {
         let key = (user.clone(), order_id.clone());
-        let Some(mut order) = cx.get(&self.orders, &key)? else { return Ok(()) };
-        order.cancelled = true;
-        cx.put(&self.orders, &key, &order)
+        match cx.get(&self.orders, &key)? {
+            None => self.early.hold(user, order_id, event, refund, cx),
+            Some(placed) if refund.is_none() => cx.put(&self.orders, &key, &PlacedOrder { cancelled: true, ..placed }),
+            Some(_) => Ok(()),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     gate::next_birthday,
     runs::{Campaigns, Run},
 };
-use crate::email::{Span, consent::Contact, facts::Facts, facts::is_shop_event, segments::Views};
+use crate::{
+    email::{Span, consent::Contact, facts::Facts, facts::is_shop_event, segments::Views},
+    shopper::EarlyRefund,
+};
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use tillflow_engine_api::{Context, Result};
@@ -28,6 +31,8 @@ pub struct Occasion<'a> {
     pub entered: &'a [String],
     /// What the user has looked at, where the event is a view.
     pub views: Option<&'a Views>,
+    /// What came before the order, where the event is one.
+    pub early: &'a [EarlyRefund],
     /// What is known of them.
     pub contact: Option<&'a Contact>,
 }
@@ -40,7 +45,7 @@ impl Campaigns {
     pub fn on_event(&mut self, o: &Occasion<'_>, facts: &mut Facts, cart_before: Option<Timestamp>, cx: &mut Context<'_>) -> Result<()> {
         self.cart_changed(o.user, facts, cart_before, cx)?;
         match &o.event.kind {
-            Kind::OrderCompleted(order) => self.review(o.user, &order.order_id, cx)?,
+            Kind::OrderCompleted(order) if o.early.is_empty() => self.review(o.user, &order.order_id, cx)?,
             Kind::OrderCancelled { order_id } => self.end_subject(o.user, REVIEW_REQUEST, order_id.as_str(), cx)?,
             Kind::OrderRefunded(refund) => self.refunded(o.user, refund, cx)?,
             Kind::ProductReviewed { product_id, .. } => self.end_reviews(o.user, |id| id == product_id, cx)?,
@@ -204,7 +209,8 @@ impl Campaigns {
                 self.end(o.user, campaign, "", cx)?;
             }
         }
-        for campaign in campaigns.iter().filter(|c| c.trigger == Trigger::Event(kind.to_owned())) {
+        let was_ended = |c: &Campaign| c.exit.iter().any(|exit| o.early.iter().any(|early| early.event_type() == exit));
+        for campaign in campaigns.iter().filter(|c| c.trigger == Trigger::Event(kind.to_owned()) && !was_ended(c)) {
             let cause = o.event.event_id.clone().unwrap_or_else(|| cx.now().to_string());
             let event = serde_json::to_value(o.event).ok().filter(|v| v.to_string().len() <= LARGEST_EVENT);
             let about = object(json!({"event": event}));

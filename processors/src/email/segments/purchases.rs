@@ -54,7 +54,7 @@ impl Purchases {
         self.add(user, order.order_id.as_str(), Purchase { net, is_order: true, categories }, facts, cx)
     }
 
-    /// A refund takes from the order it names, never below nothing; one that names none, or one unknown, takes its
+    /// A refund takes from the order it names, never below nothing, or once that has come; one that names none takes its
     /// amount at its own time.
     ///
     /// # Errors
@@ -68,16 +68,13 @@ impl Purchases {
         facts: &mut Facts,
         cx: &mut Context<'_>,
     ) -> Result<()> {
-        let order = match &refund.order_id {
-            Some(id) => cx.get(&self.placed, &(user.clone(), id.clone()))?.map(|placed| (id, placed)),
-            None => None,
-        };
-        let Some((order_id, placed)) = order else {
+        let Some(order_id) = &refund.order_id else {
             let Some(amount) = refund.stated_amount() else { return Ok(()) };
             let amount = shop.value(amount, refund.currency.as_deref())?;
             let id = format!("refund:{}", refund.refund_id.as_deref().or(event_id).unwrap_or_default());
             return self.add(user, &id, Purchase { net: Money::ZERO - amount, is_order: false, categories: Vec::new() }, facts, cx);
         };
+        let Some(placed) = cx.get(&self.placed, &(user.clone(), order_id.clone()))? else { return Ok(()) };
         let key = (user.clone(), placed.at.millis(), order_id.as_str().to_owned());
         let Some(mut row) = cx.get(&self.rows, &key)? else { return Ok(()) };
         let taken = match refund.stated_amount() {

@@ -13,11 +13,12 @@ mod rewards;
 mod spins;
 
 use super::Loyalty;
+use crate::shopper::Shopper;
 use serde_json::{Map, Value, json};
-use tillflow_engine_api::testing::Driver;
-use tillflow_schemas::{CustomerSignal, LoyaltyUpdate, Notification, Record, Timestamp};
+use tillflow_engine_api::{Group, testing::Driver};
+use tillflow_schemas::{CustomerSignal, LoyaltyUpdate, Notification, Record, Timestamp, UserEvent};
 
-/// A shop with nothing but the loyalty programme. What partitions tell each other arrives at once.
+/// A shop with nothing but the loyalty programme and what it needs of a shopper. What partitions tell each other arrives at once.
 struct Shop {
     driver: Driver,
     numbered: u32,
@@ -34,7 +35,8 @@ impl Shop {
     }
 
     fn configured(settings: Value) -> Self {
-        Self { driver: Driver::with_settings::<Loyalty>(settings), numbered: 0 }
+        let group = Group::new::<UserEvent>("customers", None, settings.as_object().unwrap());
+        Self { driver: Driver::group(&group.with::<Shopper>("shopper").with::<Loyalty>("loyalty")), numbered: 0 }
     }
 
     fn send(&mut self, schema: &str, at: &str, mut value: Value, fields: Value) -> &mut Self {

@@ -1,7 +1,6 @@
 //! The processor against a naive model of its rules, on random shops and on a real one.
 
 use super::{Shop, moment};
-use crate::loyalty::Loyalty;
 use proptest::prelude::*;
 use serde_json::json;
 use std::{
@@ -41,7 +40,7 @@ fn a_real_shop_s_year_gives_the_points_of_the_naive_model() {
     let mut convert =
         Command::new("python3").arg(data.join("convert.py")).arg("online_retail").arg(&sales).stdout(Stdio::piped()).spawn().unwrap();
     let mut model = NaiveLoyalty::default();
-    let mut driver = Driver::of::<Loyalty>();
+    let mut driver = Shop::new().driver;
     let mut last = Timestamp::MIN;
     let mut updates = 0;
     for (i, line) in BufReader::new(convert.stdout.take().unwrap()).lines().enumerate() {

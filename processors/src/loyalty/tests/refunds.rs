@@ -184,7 +184,7 @@ fn a_refund_whose_order_does_not_come_within_thirty_days_is_a_dead_letter() {
     shop.advance("2026-03-31");
     let failures = shop.failures();
     assert_eq!(failures.len(), 1);
-    assert!(failures[0].contains("refund:r1") && failures[0].contains("names order o1") && failures[0].contains("15"), "{failures:?}");
+    assert!(failures[0].contains("refund r1 ") && failures[0].contains("names order o1") && failures[0].contains("15"), "{failures:?}");
     shop.order("2026-04-01", "u", "o1", "100");
     assert_eq!(shop.entries(), ["order:o1 earn +100/+100 → 100/100 bronze"], "it is gone for good");
 }

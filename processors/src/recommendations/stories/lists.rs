@@ -32,9 +32,14 @@ fn what_was_bought_is_not_recommended_for_thirty_days_unless_it_runs_out() {
 }
 
 #[test]
-fn a_cancelled_order_was_no_purchase() {
+fn a_cancelled_order_was_no_purchase_whichever_came_first() {
+    let cancelled = json!({"order_id": "o1"});
     let mut shop = tea_shop();
-    shop.order(2_000.0, "new", "o1", &["cup"]).event(2_100.0, "new", "order_cancelled", json!({"order_id": "o1"}));
+    shop.order(2_000.0, "new", "o1", &["cup"]).event(2_100.0, "new", "order_cancelled", cancelled.clone());
+    shop.view(2_200.0, "new", "tea");
+    assert_eq!(shop.last_push(), ["cup", "pot"]);
+    let mut shop = tea_shop();
+    shop.event(2_100.0, "new", "order_cancelled", cancelled).order(2_100.0, "new", "o1", &["cup"]);
     shop.view(2_200.0, "new", "tea");
     assert_eq!(shop.last_push(), ["cup", "pot"]);
 }
