@@ -48,5 +48,5 @@ pub use records::Record;
 pub use redis::Redis;
 pub use scratch::{Scratch, scratch, unique};
 pub use smtp::{Mail, Smtp, SmtpReply};
-pub use story::{Decided, Story};
+pub use story::{Decided, Story, with};
 pub use wait::{until, until_some};

@@ -16,6 +16,18 @@ pub struct Story {
     config: String,
 }
 
+/// A record with more fields, or others in place of its own.
+///
+/// # Panics
+/// When one of them is no object.
+#[must_use]
+#[track_caller]
+pub fn with(mut record: Value, more: &Value) -> Value {
+    let fields = more.as_object().expect("an object").clone();
+    record.as_object_mut().expect("an object").extend(fields);
+    record
+}
+
 /// What a replay decided.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decided(pub Outputs);

@@ -2,7 +2,7 @@
 //! the rules, in the comment beside it.
 
 use serde_json::{Value, json};
-use tillflow_tests::{Decided, Story};
+use tillflow_tests::{Decided, Story, with};
 
 /// A time of 2026, given as `03-01T10:00`.
 fn at(time: &str) -> String {
@@ -11,9 +11,7 @@ fn at(time: &str) -> String {
 
 fn customer(story: &mut Story, user: &str, consent: Option<&str>, more: Value) {
     let consent = consent.map(|status| json!({"status": status, "at": "2026-01-01T00:00:00Z", "source": "checkout", "text_version": "1"}));
-    let mut value = json!({"user_id": user, "email": format!("{user}@example.org"), "consent": consent});
-    value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.tell("customers", value);
+    story.tell("customers", with(json!({"user_id": user, "email": format!("{user}@example.org"), "consent": consent}), &more));
 }
 
 fn agrees(story: &mut Story, users: &[&str]) {
@@ -23,9 +21,7 @@ fn agrees(story: &mut Story, users: &[&str]) {
 }
 
 fn event(story: &mut Story, user: &str, event_type: &str, time: &str, more: Value) {
-    let mut value = json!({"event_type": event_type, "user_id": user, "timestamp": at(time)});
-    value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.tell("user_events", value);
+    story.tell("user_events", with(json!({"event_type": event_type, "user_id": user, "timestamp": at(time)}), &more));
 }
 
 fn tea() -> Value {
@@ -118,9 +114,7 @@ fn what_a_visitor_put_into_the_cart_is_the_user_s_once_they_log_in() {
     let mut shop = Story::new();
     agrees(&mut shop, &["ann", "bob"]);
     let visitor = |story: &mut Story, id: &str, event_type: &str, time: &str, more: Value| {
-        let mut value = json!({"event_type": event_type, "anonymous_id": id, "timestamp": at(time)});
-        value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        story.tell("user_events", value);
+        story.tell("user_events", with(json!({"event_type": event_type, "anonymous_id": id, "timestamp": at(time)}), &more));
     };
     visitor(&mut shop, "v1", "added_to_cart", "03-01T10:00", json!({"product_id": "tea", "quantity": 2}));
     visitor(&mut shop, "v1", "added_to_cart", "03-01T10:02", json!({"product_id": "cup"}));
@@ -246,6 +240,104 @@ fn one_mail_in_24_hours_over_all_campaigns_and_what_is_capped_is_said() {
     );
     let capped = |time: &str| format!("capped review_request: a mail was released at {}; one in 1d", at(time));
     assert_eq!(dropped(&decided, "ann"), [capped("03-08T10:00"), capped("03-17T10:00")]);
+}
+
+#[test]
+fn of_mails_due_at_one_moment_the_first_in_rank_is_released_and_the_others_are_capped() {
+    let mut shop = Story::new();
+    // Named against their rank.
+    for (id, priority, wait) in
+        [("a", "win_back", "2h"), ("b", "browse", "2h"), ("c", "review", "2h"), ("d", "transactional", "2h"), ("e", "transactional", "3h")]
+    {
+        let steps = json!([{"wait": wait, "template": id}]);
+        shop.tell("campaigns", json!({"campaign_id": id, "trigger": {"event": "signed_up"}, "steps": steps, "priority": priority}));
+    }
+    agrees(&mut shop, &["ann", "bob"]);
+    for user in ["ann", "bob"] {
+        event(&mut shop, user, "signed_up", "03-01T10:00", json!({}));
+    }
+    event(&mut shop, "ann", "added_to_cart", "03-01T11:00", tea());
+    let decided = shop.until(&at("03-01T14:00")).decide();
+    let (two, three) = (at("03-01T12:00"), at("03-01T13:00"));
+    let capped = |id: &str| format!("capped {id}: a mail was released at {two}; one in 1d");
+    // A transactional mail takes nobody's place, and none is taken from it.
+    assert_eq!(mails(&decided, "ann"), [format!("d {two}"), format!("abandoned_cart {two}"), format!("e {three}")]);
+    assert_eq!(dropped(&decided, "ann"), ["c", "b", "a"].map(capped));
+    assert_eq!(mails(&decided, "bob"), [format!("d {two}"), format!("c {two}"), format!("e {three}")]);
+    assert_eq!(dropped(&decided, "bob"), ["b", "a"].map(capped));
+}
+
+#[test]
+fn a_mail_due_in_the_night_of_its_reader_waits_for_the_morning_and_is_decided_then() {
+    let mut shop = Story::new();
+    shop.config("email: { quiet_hours: { from: '21:00', until: '08:00' } }");
+    let berlin = || json!({"timezone": "Europe/Berlin"});
+    customer(&mut shop, "berlin", Some("granted"), berlin());
+    customer(&mut shop, "bought", Some("granted"), berlin());
+    agrees(&mut shop, &["greenwich"]);
+    // Due at 20:30: in Berlin it is 21:30.
+    for user in ["berlin", "bought", "greenwich"] {
+        event(&mut shop, user, "added_to_cart", "03-01T19:30", tea());
+    }
+    order(&mut shop, "bought", "o", "5", "03-02T02:00");
+    let decided = shop.until(&at("03-02T12:00")).decide();
+    assert_eq!(mails(&decided, "berlin"), [format!("abandoned_cart {}", at("03-02T07:00"))]);
+    assert_eq!(mails(&decided, "greenwich"), [format!("abandoned_cart {}", at("03-01T20:30"))]);
+    assert_eq!(mails(&decided, "bought"), [""; 0]);
+}
+
+#[test]
+fn some_never_get_a_campaign_always_the_same_and_it_is_said() {
+    let mut shop = Story::new();
+    shop.tell("campaigns", json!({"campaign_id": "abandoned_cart", "holdout": 32}));
+    // The first four bytes of SHA-256 of user, campaign and "holdout", each after its length, modulo 100: computed apart from
+    // this program.
+    let users = [("bob", 1), ("dora", 30), ("ann", 34), ("eve", 73), ("fay", 85), ("cleo", 90)];
+    for (user, _) in users {
+        agrees(&mut shop, &[user]);
+        event(&mut shop, user, "added_to_cart", "03-01T10:00", tea());
+    }
+    let decided = shop.until(&at("03-01T12:00")).decide();
+    for (user, hash) in users {
+        let is_held_out = hash < 32;
+        assert_eq!(mails(&decided, user).is_empty(), is_held_out, "{user}");
+        let said = "suppressed abandoned_cart: held out: one of the 32 % who never get it";
+        assert_eq!(dropped(&decided, user), [said][..usize::from(is_held_out)], "{user}");
+    }
+}
+
+#[test]
+fn an_order_that_was_undone_before_it_came_brings_no_request_for_a_review_and_counts_for_what_is_left() {
+    let mut shop = Story::new();
+    shop.tell("campaigns", json!({"campaign_id": "tier_upgraded", "enabled": false}));
+    shop.tell("products", json!({"product_id": "tea", "name": "tea", "category": "drinks", "base_price": "5"}));
+    agrees(&mut shop, &["kept", "cancelled", "refunded", "returned"]);
+    let refund = |order: &str, more: Value| with(json!({"refund_id": "r", "order_id": order}), &more);
+    event(&mut shop, "cancelled", "order_cancelled", "03-01T09:00", json!({"order_id": "o-cancelled"}));
+    event(&mut shop, "refunded", "order_refunded", "03-01T09:00", refund("o-refunded", json!({"amount": "150"})));
+    let back = json!({"items": [{"product_id": "tea", "quantity": 1, "price": "60"}]});
+    event(&mut shop, "returned", "order_refunded", "03-01T10:00", refund("o-returned", back));
+    for user in ["kept", "cancelled", "refunded", "returned"] {
+        order(&mut shop, user, &format!("o-{user}"), "560", "03-01T10:00");
+    }
+    // What is to be taken from an order yet to come is not taken from those before it.
+    order(&mut shop, "before", "b", "500", "03-01T10:00");
+    event(&mut shop, "before", "order_refunded", "03-02T10:00", refund("later", json!({"amount": "100"})));
+    order(&mut shop, "before", "later", "100", "03-03T10:00");
+    let decided = shop.until(&at("03-09T00:00")).decide();
+    let segments = |user: &str| {
+        let segments = decided.last("segments", user)["segments"].as_array().unwrap().clone();
+        ["high_value", "bought_category:drinks"].map(|segment| segments.contains(&json!(segment)))
+    };
+    assert_eq!(mails(&decided, "kept"), [format!("review_request {}", at("03-08T10:00"))]);
+    assert_eq!(segments("kept"), [true, true]);
+    // 560 − 150 is less than 500, 560 − 60 is not.
+    for (user, left) in [("cancelled", [false, false]), ("refunded", [false, true]), ("returned", [true, true])] {
+        assert_eq!((mails(&decided, user), dropped(&decided, user)), (vec![], vec![]), "{user}");
+        assert_eq!(segments(user), left, "{user}");
+    }
+    assert!(!moves(&decided, "before").concat().contains("-high_value"), "{:?}", moves(&decided, "before"));
+    assert_eq!(decided.last("loyalty_updates", "cancelled")["balance"], 0);
 }
 
 #[test]

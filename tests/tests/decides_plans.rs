@@ -4,7 +4,11 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 use tillflow_schemas::Timestamp;
-use tillflow_tests::{Decided, Story, Tillflow, until};
+use tillflow_tests::{
+    Decided, Story, Tillflow,
+    compare::{embedded_log, outputs_in},
+    until, with,
+};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -14,9 +18,8 @@ fn on(day: &str) -> String {
 }
 
 fn subscription(story: &mut Story, user: &str, day: &str, action: &str, more: Value) {
-    let mut value = json!({"user_id": user, "timestamp": on(day), "action": action, "event_id": format!("{user}-{day}-{action}")});
-    value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.tell("subscription_events", value);
+    let event = json!({"user_id": user, "timestamp": on(day), "action": action, "event_id": format!("{user}-{day}-{action}")});
+    story.tell("subscription_events", with(event, &more));
 }
 
 /// Plan, status and their end, of each record of entitlements.
@@ -170,29 +173,38 @@ fn the_newest_active_subscription_counts_and_a_tier_adds_to_it() {
     assert_eq!(seats.last().unwrap(), &club(json!({"seats": 3, "free_shipping_over": 50})));
 }
 
-/// A shop that decides as soon as it can, with so many exclusive and other products in stock.
-fn shop_with_a_shelf(exclusives: usize, standard: usize) -> Tillflow {
+/// A shop that decides as soon as it can.
+fn open_shop() -> Tillflow {
     let mut shop = Tillflow::run().set("time.grace.s", 0).set("subscriptions.boxes.cut_off_hours", 0).spawn();
     shop.wait_until_ready();
-    let ids: Vec<_> = (0..exclusives).map(|n| format!("e{n}")).chain((0..standard).map(|n| format!("s{n:02}"))).collect();
-    for id in &ids {
-        let exclusive = id.starts_with('e');
-        let product =
-            json!({"product_id": id, "name": id, "category": "tea", "base_price": "5", "box_eligible": true, "exclusive": exclusive});
-        assert_eq!(shop.post("/v1/topics/products", product).status(), 202);
-    }
-    let stock: Vec<_> = ids.iter().map(|id| json!({"product_id": id, "stock_level": 9, "last_updated": Timestamp::wall()})).collect();
-    assert_eq!(shop.post("/v1/inventory", json!(stock)).status(), 202);
-    for id in &ids {
-        until("the stock is known", LIMIT, || shop.get(&format!("/v1/products/{id}")).json::<Value>().is_ok_and(|p| p["stock_level"] == 9));
-    }
     shop
 }
 
-fn start(shop: &Tillflow, user: &str, subscription: &str, plan: &str) {
-    let event =
-        json!({"user_id": user, "subscription_id": subscription, "plan_id": plan, "action": "started", "timestamp": Timestamp::wall()});
-    assert_eq!(shop.post("/v1/topics/subscription_events", event).status(), 202);
+/// A product for boxes, or as `more` says, of which there are so many.
+fn shelve(shop: &Tillflow, id: &str, stock: u32, more: Value) {
+    let product = json!({"product_id": id, "name": id, "category": "tea", "base_price": "5", "box_eligible": true});
+    assert_eq!(shop.post("/v1/topics/products", with(product, &more)).status(), 202);
+    let stock = json!([{"product_id": id, "stock_level": stock, "last_updated": Timestamp::wall()}]);
+    assert_eq!(shop.post("/v1/inventory", stock).status(), 202);
+}
+
+fn wait_for_stock(shop: &Tillflow, id: &str, stock: u32) {
+    until("the stock is known", LIMIT, || shop.get(&format!("/v1/products/{id}")).json::<Value>().is_ok_and(|p| p["stock_level"] == stock));
+}
+
+/// One with so many exclusive and other products in stock.
+fn shop_with_a_shelf(exclusives: usize, standard: usize) -> Tillflow {
+    let shop = open_shop();
+    let ids: Vec<_> = (0..exclusives).map(|n| format!("e{n}")).chain((0..standard).map(|n| format!("s{n:02}"))).collect();
+    ids.iter().for_each(|id| shelve(&shop, id, 9, json!({"exclusive": id.starts_with('e')})));
+    ids.iter().for_each(|id| wait_for_stock(&shop, id, 9));
+    shop
+}
+
+/// What becomes now of a customer's subscription to the basic box, or of what `more` says.
+fn subscribe(shop: &Tillflow, user: &str, action: &str, more: Value) {
+    let event = json!({"user_id": user, "subscription_id": user, "plan_id": "basic_box", "action": action, "timestamp": Timestamp::wall()});
+    assert_eq!(shop.post("/v1/topics/subscription_events", with(event, &more)).status(), 202);
 }
 
 /// The box of a customer, once it is packed: its products, exclusive ones marked.
@@ -217,12 +229,12 @@ fn a_box_holds_what_its_seed_draws_exclusives_first() {
         ("bob", "premium", "premium_box", "e0* s14 s05 s03 s12 s13"),
         ("cleo", "deluxe", "deluxe_box", "e4* e0* e1* s01 s07 s11 s00 s09"),
     ] {
-        start(&shop, user, subscription, plan);
+        subscribe(&shop, user, "started", json!({"subscription_id": subscription, "plan_id": plan}));
         assert_eq!(packed(&shop, user).join(" "), contents, "{plan}");
     }
     // Anywhere else it is the same.
     let another = shop_with_a_shelf(5, 15);
-    start(&another, "bob", "premium", "premium_box");
+    subscribe(&another, "bob", "started", json!({"subscription_id": "premium", "plan_id": "premium_box"}));
     assert_eq!(packed(&another, "bob"), packed(&shop, "bob"));
 }
 
@@ -238,7 +250,7 @@ fn has_feature_takes_null_blank_false_in_any_case_and_zero_for_no() {
     assert_eq!(shop.post("/v1/topics/plans", plan).status(), 202);
     let answer = |feature: &str| shop.json(&format!("/v1/users/ann/entitlements/{feature}"));
     assert_eq!(answer("f99"), json!({"feature": "f99", "has": false, "value": null, "because": "nothing gives it: no plan"}));
-    start(&shop, "ann", "s", "club");
+    subscribe(&shop, "ann", "started", json!({"plan_id": "club"}));
     until("the plan counts", LIMIT, || shop.json("/v1/users/ann/entitlements")["status"] == "active");
     for (n, value) in no.iter().enumerate() {
         assert_eq!(answer(&format!("f{n}"))["has"], false, "{value}");
@@ -251,19 +263,63 @@ fn has_feature_takes_null_blank_false_in_any_case_and_zero_for_no() {
 }
 
 #[test]
+fn a_box_holds_only_what_is_for_boxes_in_stock_open_to_the_plan_and_not_had_lately_and_a_short_one_is_said() {
+    let mut shop = open_shop();
+    let days_ago = |days: u64| Timestamp::wall().minus(Duration::from_secs(days * 24 * 3600));
+    for (order, product, days) in [("o1", "old", 61), ("o2", "bought", 59), ("o3", "returned", 10)] {
+        let items = json!([{"product_id": product, "quantity": 1}]);
+        let bought =
+            json!({"event_type": "order_completed", "user_id": "ann", "order_id": order, "items": items, "timestamp": days_ago(days)});
+        assert_eq!(shop.post("/v1/events", bought).status(), 202);
+    }
+    let cancelled = json!({"event_type": "order_cancelled", "user_id": "ann", "order_id": "o3", "timestamp": days_ago(9)});
+    assert_eq!(shop.post("/v1/events", cancelled).status(), 202);
+    for plan in ["club", "vips"] {
+        let features = json!({"target_item_count": "10", "early_access": if plan == "vips" { "true" } else { "false" }});
+        let plan = json!({"plan_id": plan, "name": plan, "price": "5", "interval": "month", "version": 1, "features": features});
+        assert_eq!(shop.post("/v1/topics/plans", plan).status(), 202);
+    }
+    let tomorrow = Timestamp::wall() + Duration::from_secs(24 * 3600);
+    let shelf = [
+        ("good", 9, json!({})),
+        ("old", 9, json!({})),
+        ("returned", 9, json!({})),
+        ("bought", 9, json!({})),
+        ("sold_out", 0, json!({})),
+        ("loose", 9, json!({"box_eligible": false})),
+        ("gated", 9, json!({"early_access_until": tomorrow})),
+    ];
+    shelf.iter().for_each(|(id, stock, more)| shelve(&shop, id, *stock, more.clone()));
+    shelf.iter().for_each(|(id, stock, _)| wait_for_stock(&shop, id, *stock));
+    let sorted = |user: &str| {
+        let mut items = packed(&shop, user);
+        items.sort();
+        items
+    };
+    subscribe(&shop, "ann", "started", json!({"plan_id": "club"}));
+    assert_eq!(sorted("ann"), ["good", "old", "returned"]);
+    // Early access opens what is not on sale yet; and others bought nothing.
+    subscribe(&shop, "bob", "started", json!({"plan_id": "vips"}));
+    assert_eq!(sorted("bob"), ["bought", "gated", "good", "old", "returned"]);
+    // The next box would hold nothing of the last.
+    assert_eq!(shop.json("/v1/users/bob/box")["next"]["items"], json!([]));
+    assert!(shop.stop().success());
+    let decided = Decided(outputs_in(&embedded_log(&shop.files().join("tillflow-data"))));
+    for (user, got) in [("ann", 3), ("bob", 5)] {
+        let short = decided.of("notifications", user).into_iter().find(|n| n["kind"] == "box_short").map(|n| n["data"].clone());
+        assert_eq!(short, Some(json!({"box_id": format!("{user}:0"), "period": 0, "wanted": 10, "got": got})));
+    }
+}
+
+#[test]
 fn a_box_comes_by_itself_when_its_period_begins_and_not_to_who_has_not_paid() {
     let shop = shop_with_a_shelf(0, 12);
     // Period 0 begins with the trial's end, in two seconds.
     let trial_until = Timestamp::wall() + Duration::from_secs(2);
-    let event = |user: &str, more: Value| {
-        let mut event = json!({"user_id": user, "subscription_id": user, "plan_id": "basic_box", "timestamp": Timestamp::wall()});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(shop.post("/v1/topics/subscription_events", event).status(), 202);
-    };
     for user in ["ann", "bob"] {
-        event(user, json!({"action": "started", "trial_until": trial_until}));
+        subscribe(&shop, user, "started", json!({"trial_until": trial_until}));
     }
-    event("ann", json!({"action": "renewed"}));
+    subscribe(&shop, "ann", "renewed", json!({}));
     until("both trials count", LIMIT, || {
         ["ann", "bob"].iter().all(|user| shop.json(&format!("/v1/users/{user}/entitlements"))["plan_id"] == "basic_box")
     });
@@ -277,21 +333,16 @@ fn a_box_comes_by_itself_when_its_period_begins_and_not_to_who_has_not_paid() {
 fn a_box_holds_what_its_customer_wanted_instead_and_a_skipped_one_does_not_come() {
     let shop = shop_with_a_shelf(0, 12);
     let trial_until = Timestamp::wall() + Duration::from_secs(4);
-    let event = |user: &str, more: Value| {
-        let mut event = json!({"user_id": user, "subscription_id": user, "plan_id": "basic_box", "timestamp": Timestamp::wall()});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(shop.post("/v1/topics/subscription_events", event).status(), 202);
-    };
     let next = |user: &str| shop.json(&format!("/v1/users/{user}/box"))["next"].clone();
     for user in ["ann", "bob"] {
-        event(user, json!({"action": "started", "trial_until": trial_until}));
-        event(user, json!({"action": "renewed"}));
+        subscribe(&shop, user, "started", json!({"trial_until": trial_until}));
+        subscribe(&shop, user, "renewed", json!({}));
         until("the next box can be seen", LIMIT, || next(user)["items"].as_array().is_some_and(|items| items.len() == 4));
     }
     let drawn: Vec<_> = (0..4).map(|n| next("ann")["items"][n]["product_id"].as_str().unwrap().to_owned()).collect();
     let wanted = (0..12).map(|n| format!("s{n:02}")).find(|id| !drawn.contains(id)).unwrap();
-    event("ann", json!({"action": "swapped", "from": drawn[1], "to": wanted}));
-    event("bob", json!({"action": "skipped"}));
+    subscribe(&shop, "ann", "swapped", json!({"from": drawn[1], "to": wanted}));
+    subscribe(&shop, "bob", "skipped", json!({}));
     assert_eq!(packed(&shop, "ann"), [&drawn[0], &wanted, &drawn[2], &drawn[3]].map(String::as_str));
     until("the period of the skipped box has begun", LIMIT, || next("bob")["period"] == 1);
     assert_eq!(shop.json("/v1/users/bob/box")["latest"], Value::Null);

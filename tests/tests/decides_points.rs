@@ -2,7 +2,7 @@
 //! by hand from the formulas, in the comment beside it.
 
 use serde_json::{Value, json};
-use tillflow_tests::{Decided, Story};
+use tillflow_tests::{Decided, Story, with};
 
 /// At ten in the morning of a day of 2026, given as `03-01`.
 fn on(day: &str) -> String {
@@ -10,9 +10,7 @@ fn on(day: &str) -> String {
 }
 
 fn event(story: &mut Story, user: &str, event_type: &str, day: &str, more: Value) {
-    let mut value = json!({"event_type": event_type, "user_id": user, "timestamp": on(day)});
-    value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.tell("user_events", value);
+    story.tell("user_events", with(json!({"event_type": event_type, "user_id": user, "timestamp": on(day)}), &more));
 }
 
 fn order(story: &mut Story, user: &str, id: &str, total: &str, day: &str) {
@@ -25,14 +23,19 @@ fn refund(story: &mut Story, user: &str, day: &str, fields: Value) {
 }
 
 fn command(story: &mut Story, user: &str, id: &str, day: &str, action: Value) {
-    let mut value = json!({"command_id": id, "user_id": user, "timestamp": on(day)});
-    value.as_object_mut().unwrap().extend(action.as_object().unwrap().clone());
-    story.tell("loyalty_commands", value);
+    story.tell("loyalty_commands", with(json!({"command_id": id, "user_id": user, "timestamp": on(day)}), &action));
 }
 
 /// Kind, change of the balance, balance, lifetime points and tier of each entry.
 fn ledger(decided: &Decided, user: &str) -> Vec<String> {
     decided.told("loyalty_updates", user, &["kind", "points", "balance", "lifetime_points", "tier"])
+}
+
+/// Entries and points, by name: where what another account answers stands among them is open.
+fn entries(decided: &Decided, user: &str) -> Vec<String> {
+    let mut entries = decided.told("loyalty_updates", user, &["entry_id", "points"]);
+    entries.sort();
+    entries
 }
 
 /// The titles of what a customer was told of one kind.
@@ -306,6 +309,49 @@ fn a_spin_wins_what_was_fixed_when_it_was_granted() {
 }
 
 #[test]
+fn the_prizes_of_a_month_end_with_their_budget_and_a_prize_can_be_a_code() {
+    let mut shop = Story::new();
+    shop.config("loyalty: { spin: { per_order: 3, prizes: [{ points: 10, code: SHIP, weight: 1 }], monthly_budget: 15 } }");
+    order(&mut shop, "ann", "o", "1", "01-05");
+    // 10 of January's 15 are won by the first; the second would be 20; February has its own.
+    for (n, day) in [(1, "01-06"), (2, "01-07"), (3, "02-01")] {
+        command(&mut shop, "ann", &format!("c{n}"), day, json!({"action": "spin", "spin_id": format!("spin:{n}:o")}));
+    }
+    let decided = shop.decide();
+    let mut answers: Vec<_> = decided.told("loyalty_updates", "ann", &["command_id", "kind", "points"]).split_off(1);
+    answers.sort();
+    assert_eq!(answers, ["c1 bonus 10", "c2 rejected 0", "c3 bonus 10"]);
+    let results = decided.of("notifications", "ann").into_iter().filter(|n| n["kind"] == "spin_result");
+    assert_eq!(results.map(|n| n["data"]["code"].clone()).collect::<Vec<_>>(), ["SHIP", "SHIP"]);
+}
+
+#[test]
+fn a_shop_s_own_rules_say_what_earns_more_and_what_earns_nothing() {
+    let mut shop = Story::new();
+    shop.config(
+        "loyalty: { earning: { review_points: 5, signup_points: 20, exclude_products: [card], exclude_categories: [gifts], rules: [
+            { multiplier: 2, categories: [tea], from: 2026-03-01T00:00:00Z, until: 2026-03-08T00:00:00Z }, { multiplier: 3, products: [cup] }] } }",
+    );
+    for (id, category) in [("oolong", "tea"), ("card", "tea"), ("cup", "china"), ("ribbon", "gifts"), ("mug", "china")] {
+        shop.tell("products", json!({"product_id": id, "name": id, "category": category, "base_price": "5"}));
+    }
+    event(&mut shop, "ann", "signed_up", "02-01", json!({}));
+    event(&mut shop, "ann", "signed_up", "02-02", json!({}));
+    let item = |id: &str, price: &str| json!({"product_id": id, "quantity": 1, "price": price});
+    let items = json!([item("oolong", "10"), item("card", "50"), item("cup", "2"), item("ribbon", "4"), item("mug", "7")]);
+    for (id, day) in [("early", "02-28"), ("within", "03-07"), ("after", "03-08")] {
+        event(&mut shop, "ann", "order_completed", day, json!({"order_id": id, "items": items}));
+    }
+    for (product, day) in [("mug", "03-09"), ("mug", "03-10"), ("cup", "03-11")] {
+        event(&mut shop, "ann", "product_reviewed", day, json!({"product_id": product, "rating": 5}));
+    }
+    let decided = shop.decide();
+    // 10 + 3·2 + 7; in the week of tea 2·10 + 3·2 + 7. Signing up counts once, a review once a product.
+    let earned = decided.told("loyalty_updates", "ann", &["entry_id", "points"]);
+    assert_eq!(earned, ["signup 20", "order:early 23", "order:within 33", "order:after 23", "review:mug 5", "review:cup 5"]);
+}
+
+#[test]
 fn a_referral_pays_both_at_the_first_order_and_is_refused_where_it_is_none() {
     let mut shop = Story::new();
     order(&mut shop, "ann", "o", "30", "01-05");
@@ -321,12 +367,7 @@ fn a_referral_pays_both_at_the_first_order_and_is_refused_where_it_is_none() {
     }
     order(&mut shop, "bob", "g-bob", "20", "03-06");
     let decided = shop.decide();
-    // The referrer's account is elsewhere and answers when it does: where the bonus stands among the orders is open.
-    let entries = |user| {
-        let mut entries = decided.told("loyalty_updates", user, &["entry_id", "points"]);
-        entries.sort();
-        entries
-    };
+    let entries = |user| entries(&decided, user);
     assert_eq!(entries("bob"), ["order:f-bob 20", "order:g-bob 20", "referral:ann 100"]);
     assert_eq!(entries("ann"), ["order:o 30", "referral:bob 100"]);
     assert_eq!(decided.last("loyalty_updates", "ann")["balance"], 130);
@@ -448,11 +489,7 @@ fn a_customer_refers_by_command_too() {
     command(&mut shop, "ann", "c", "01-06", json!({"action": "refer", "referred_user_id": "bob"}));
     order(&mut shop, "bob", "p", "20", "02-06");
     let decided = shop.decide();
-    let entries = |user| {
-        let mut entries = decided.told("loyalty_updates", user, &["entry_id", "points"]);
-        entries.sort();
-        entries
-    };
+    let entries = |user| entries(&decided, user);
     assert_eq!(entries("ann"), ["command:c 0", "order:o 30", "referral:bob 100"]);
     assert_eq!(entries("bob"), ["order:p 20", "referral:ann 100"]);
 }

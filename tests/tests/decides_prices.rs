@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use tillflow_schemas::Timestamp;
-use tillflow_tests::{Decided, Story};
+use tillflow_tests::{Decided, Story, with};
 
 /// On 1 March 2026.
 fn at(time: &str) -> String {
@@ -12,9 +12,7 @@ fn at(time: &str) -> String {
 
 /// A product at 100, with more that is known of it.
 fn product(story: &mut Story, id: &str, more: Value) {
-    let mut value = json!({"product_id": id, "name": id, "category": "tea", "base_price": "100", "currency": "EUR"});
-    value.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    story.tell("products", value);
+    story.tell("products", with(json!({"product_id": id, "name": id, "category": "tea", "base_price": "100", "currency": "EUR"}), &more));
 }
 
 fn stock(story: &mut Story, id: &str, level: i64, time: &str) {
@@ -69,9 +67,17 @@ fn shoppers(shop: &mut Story, product: &str, event_type: &str, count: u32, time:
             event["order_id"] = json!(format!("{product}-{time}-{n}"));
             event["items"] = json!([{"product_id": product, "quantity": 3, "price": "1.00"}]);
         }
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        shop.tell("user_events", event);
+        shop.tell("user_events", with(event, &more));
     }
+}
+
+/// A refund, or as `more` says, of the order that one of those shoppers placed at 09:50.
+fn undone(shop: &mut Story, product: &str, shopper: u32, time: &str, more: Value) {
+    let (user, order) = (format!("{product}-{shopper}"), format!("{product}-09:50-{shopper}"));
+    shop.tell(
+        "user_events",
+        with(json!({"event_type": "order_refunded", "user_id": user, "refund_id": "r", "order_id": order, "timestamp": at(time)}), &more),
+    );
 }
 
 #[test]
@@ -107,9 +113,16 @@ fn the_demand_score_is_made_of_views_adds_checkouts_and_orders_and_fades() {
     // One of the two cancelled: S = 10, C = 1.4/20, c = 2; v = 1: 10·(1 − 2^−(0.4 + 0.1)) = 2.93.
     sells(&mut shop, "cancelled", 2.9, "102.90");
     shoppers(&mut shop, "cancelled", "order_completed", 2, "09:50", json!({}));
-    let cancelled =
-        json!({"event_type": "order_cancelled", "user_id": "cancelled-0", "order_id": "cancelled-09:50-0", "timestamp": at("09:55")});
-    shop.tell("user_events", cancelled);
+    undone(&mut shop, "cancelled", 0, "09:55", json!({"event_type": "order_cancelled"}));
+    // The same where the cancellation came first; and where what came first was the refund of one of two times three pieces,
+    // for which the order still stands: S = 20, v = 5/3: 10·(1 − 2^(−(0.8 + 0.167))) = 4.88.
+    sells(&mut shop, "cancelled_early", 2.9, "102.90");
+    undone(&mut shop, "cancelled_early", 0, "09:46", json!({"event_type": "order_cancelled"}));
+    shoppers(&mut shop, "cancelled_early", "order_completed", 2, "09:50", json!({}));
+    sells(&mut shop, "returned_early", 4.9, "104.90");
+    let one_piece = json!([{"product_id": "returned_early", "quantity": 1, "price": "1.00"}]);
+    undone(&mut shop, "returned_early", 1, "09:46", json!({"items": one_piece}));
+    shoppers(&mut shop, "returned_early", "order_completed", 2, "09:50", json!({}));
     // One shopper who looks again and again is one view in 30 minutes: S = 1, c·1/50 = (0.4/21/0.02)/50 = 0.019: 0.13.
     sells(&mut shop, "reloaded", 0.1, "100.10");
     for minute in 46..56 {
@@ -191,9 +204,7 @@ fn high_stock_is_marked_down_once_a_day_where_a_floor_is_known_and_never_rises()
 fn no_price_leaves_its_bounds_and_each_that_bites_is_named() {
     let mut shop = Story::new();
     let mut sells = |id: &str, level: i64, parameters: Value, more: Value| {
-        let mut value = json!({"scope": format!("product:{id}")});
-        value.as_object_mut().unwrap().extend(parameters.as_object().unwrap().clone());
-        rule(&mut shop, value);
+        rule(&mut shop, with(json!({"scope": format!("product:{id}")}), &parameters));
         product(&mut shop, id, more);
         stock(&mut shop, id, level, &at("10:00"));
     };
@@ -346,15 +357,10 @@ fn what_is_refunded_weighs_nothing_and_growing_interest_is_no_low_demand() {
     let mut shop = Story::new();
     for id in ["kept", "returned"] {
         product(&mut shop, id, json!({}));
-        shoppers(&mut shop, id, "order_completed", 4, "09:30", json!({}));
+        shoppers(&mut shop, id, "order_completed", 4, "09:50", json!({}));
         stock(&mut shop, id, 60, &at("10:00"));
     }
-    for n in 0..4 {
-        let order = format!("returned-09:30-{n}");
-        let (user, at) = (format!("returned-{n}"), at("09:40"));
-        let refund = json!({"event_type": "order_refunded", "user_id": user, "refund_id": "r", "order_id": order, "timestamp": at});
-        shop.tell("user_events", refund);
-    }
+    (0..4).for_each(|n| undone(&mut shop, "returned", n, "09:55", json!({})));
     // Looked at today as never before: no markdown, though the stock is high and a floor known.
     product(&mut shop, "watched", json!({"cost": "60"}));
     shoppers(&mut shop, "watched", "product_viewed", 10, "09:30", json!({}));

@@ -7,7 +7,7 @@ use tillflow_schemas::Timestamp;
 use tillflow_tests::{
     Decided, Story, Tillflow,
     compare::{broken_invariants, embedded_log, outputs_in},
-    until,
+    until, with,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,6 +73,93 @@ fn what_is_ordered_together_is_related_most_and_a_list_is_bounded() {
     assert_eq!(related(&decided, "p07"), ["hub 1.0 7"]);
 }
 
+#[test]
+fn what_was_together_long_ago_counts_less_and_after_26_weeks_nothing() {
+    let mut shop = Story::new();
+    let mut sells = |product: &str, count: u32, day: &str| {
+        for n in 0..count {
+            shop.tell("user_events", order("ann", &format!("{product}-{n}"), &["hub", product], &json!(format!("{day}T10:{n:02}:00Z"))));
+        }
+    };
+    sells("jar", 9, "2025-08-24");
+    sells("cup", 4, "2025-11-02");
+    sells("pot", 2, "2026-03-01");
+    // Cup and pot are 17 weeks apart: of 4·10,000 thousandths 2^(−119/60) are left, rounded down in two steps: 10,115; the
+    // pot has 20,000. 27 weeks ago is too long.
+    assert_eq!(related(&shop.decide(), "hub"), ["pot 0.664121 2", "cup 0.335879 4"]);
+}
+
+#[test]
+fn of_more_neighbours_than_are_kept_the_lightest_are_forgotten() {
+    let mut shop = Story::new();
+    shop.config("recommendations: { neighbours: 10, related: 10 }");
+    let mut minute = 0;
+    let mut pair = |shop: &mut Story, product: &str| {
+        minute += 1;
+        let time = json!(format!("2026-03-01T10:{minute:02}:00Z"));
+        shop.tell("user_events", order("ann", &format!("o{minute}"), &["hub", product], &time));
+    };
+    (0..5).for_each(|_| pair(&mut shop, "cup"));
+    (0..40).for_each(|n| pair(&mut shop, &format!("p{n:02}")));
+    let list = related(&shop.decide(), "hub");
+    assert_eq!(list.len(), 10, "{list:?}");
+    // Ten are kept, and at most two more until they are judged: 5 of at least 14 and at most 16, where all would make 45.
+    let cup: Vec<_> = list[0].split(' ').collect();
+    let share: f64 = cup[1].parse().unwrap();
+    assert_eq!((cup[0], cup[2]), ("cup", "5"));
+    assert!((5.0 / 16.0 - 1e-6..=5.0 / 14.0 + 1e-6).contains(&share), "{share}");
+}
+
+#[test]
+fn what_goes_with_everything_is_related_to_nothing() {
+    let mut shop = Story::new();
+    shop.config("recommendations: { llr_least_pairs: 40, llr_least_sample: 300 }");
+    let mut minute = 0;
+    let mut sells = |products: &[&str]| {
+        minute += 1;
+        let time = json!(format!("2026-03-01T{:02}:{:02}:00Z", 10 + minute / 60, minute % 60));
+        shop.tell("user_events", order("ann", &format!("o{minute}"), products, &time));
+    };
+    (0..160).for_each(|_| sells(&["lid", "bag"]));
+    for _ in 0..20 {
+        sells(&["tea", "cup"]);
+        sells(&["tea", "bag"]);
+    }
+    // Half of what goes with the tea is the bag, which is 180 of all 400: more than usual, but the ratio is 0.365, not 0.5.
+    assert_eq!(related(&shop.decide(), "tea"), ["cup 0.5 20"]);
+}
+
+#[test]
+fn of_one_category_four_are_shown_while_there_are_others_and_nothing_before_it_is_on_sale() {
+    let mut shop = Tillflow::run().set("commit.fsync", false).set("time.grace.s", 0).spawn();
+    shop.wait_until_ready();
+    let start = Timestamp::wall().minus(Duration::from_secs(120));
+    let hour = Duration::from_secs(3_600);
+    let shelf = ["a1", "a2", "a3", "a4", "a5", "a6", "c1", "c2", "now", "soon", "zoo"];
+    for id in shelf {
+        let category = if id.len() == 2 { &id[..1] } else { id };
+        let opens = match id {
+            "now" => Some(start),
+            "soon" => Some(Timestamp::wall() + hour),
+            _ => None,
+        };
+        let product = json!({"product_id": id, "name": id, "category": category, "base_price": "5", "early_access_until": opens});
+        assert_eq!(shop.post("/v1/topics/products", product).status(), 202);
+    }
+    until("the catalogue is known", LIMIT, || shelf.iter().all(|id| shop.get(&format!("/v1/products/{id}")).status() == 200));
+    for (n, id) in (1..).zip(shelf) {
+        let view = json!({"event_type": "product_viewed", "user_id": "ann", "product_id": id, "timestamp": start + Duration::from_secs(n)});
+        assert_eq!(shop.post("/v1/events", view).status(), 202);
+    }
+    let shown = || {
+        let items = shop.json("/v1/users/ann/recommendations/trending")["items"].clone();
+        items.as_array().into_iter().flatten().map(|i| i["product_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // All were looked at once, the zoo is being looked at.
+    until("all are counted", LIMIT, || shown().len() == 9 && !shown().contains(&"zoo".to_owned()));
+    assert_eq!(shown(), ["a1", "a2", "a3", "a4", "c1", "c2", "now", "a5", "a6"]);
+}
+
 /// Products of a push that something led to: `cup<tea`.
 fn led(push: &Value) -> Vec<String> {
     let items = push["items"].as_array().unwrap().iter().filter(|i| i["because"] != json!([]));
@@ -109,9 +196,7 @@ fn a_shopper_is_shown_what_goes_with_it_but_not_what_is_at_hand_bought_or_sold_o
     let shown_to = |user: &str| led(&shop.json(&format!("/v1/users/{user}/recommendations")));
     let shown = || shown_to("ann");
     let act = |event_type: &str, seconds: u64, more: Value| {
-        let mut event = json!({"event_type": event_type, "user_id": "ann", "timestamp": time(seconds)});
-        event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        send(event);
+        send(with(json!({"event_type": event_type, "user_id": "ann", "timestamp": time(seconds)}), &more));
     };
     // Counted is not yet published: another shopper sees when it is.
     send(json!({"event_type": "product_viewed", "user_id": "eve", "product_id": "tea", "timestamp": time(50)}));
