@@ -257,7 +257,8 @@ fn of_mails_due_at_one_moment_the_first_in_rank_is_released_and_the_others_are_c
         event(&mut shop, user, "signed_up", "03-01T10:00", json!({}));
     }
     event(&mut shop, "ann", "added_to_cart", "03-01T11:00", tea());
-    let decided = shop.until(&at("03-01T14:00")).decide();
+    // The invariants don't know which campaigns a shop calls transactional: to them these are one too many.
+    let decided = shop.until(&at("03-01T14:00")).decide_with_dead_letters();
     let (two, three) = (at("03-01T12:00"), at("03-01T13:00"));
     let capped = |id: &str| format!("capped {id}: a mail was released at {two}; one in 1d");
     // A transactional mail takes nobody's place, and none is taken from it.
@@ -265,6 +266,7 @@ fn of_mails_due_at_one_moment_the_first_in_rank_is_released_and_the_others_are_c
     assert_eq!(dropped(&decided, "ann"), ["c", "b", "a"].map(capped));
     assert_eq!(mails(&decided, "bob"), [format!("d {two}"), format!("c {two}"), format!("e {three}")]);
     assert_eq!(dropped(&decided, "bob"), ["b", "a"].map(capped));
+    assert_eq!(decided.0["dead_letters"].len(), 0);
 }
 
 #[test]
