@@ -16,6 +16,9 @@ fn minute(n: i64) -> Timestamp {
 
 const DAY: i64 = 24 * 60;
 
+/// Orders and pieces by product and place.
+type Demand = BTreeMap<(String, Timestamp), (i64, i64)>;
+
 struct Shop {
     driver: Driver,
 }
@@ -76,8 +79,8 @@ impl Shop {
     }
 
     /// Orders and pieces by product and place, as the products' side adds them up.
-    fn demand(&mut self) -> BTreeMap<(String, Timestamp), (i64, i64)> {
-        let mut demand = BTreeMap::new();
+    fn demand(&mut self) -> Demand {
+        let mut demand = Demand::new();
         for signal in self.driver.emitted::<DemandSignal>() {
             let sum: &mut (i64, i64) = demand.entry((signal.product_id.into_string(), signal.bucket)).or_default();
             *sum = (sum.0 + signal.orders, sum.1 + signal.units);
@@ -95,7 +98,7 @@ fn order(id: &str) -> Value {
 }
 
 /// By the bucket of the order that it is the demand of: nothing is left where all was taken back.
-fn by_order(demand: &BTreeMap<(String, Timestamp), (i64, i64)>) -> BTreeMap<(&str, i64), (i64, i64)> {
+fn by_order(demand: &Demand) -> BTreeMap<(&str, i64), (i64, i64)> {
     let mut sums = BTreeMap::new();
     for ((product, stamp), (orders, units)) in demand {
         let sum: &mut (i64, i64) = sums.entry((product.as_str(), Place::from_stamp(*stamp).of.0)).or_default();
@@ -182,7 +185,7 @@ fn undoing(order: &str, n: usize, what: u8) -> (&'static str, Value) {
 /// An event, and when.
 type Told = (i64, &'static str, Value);
 
-fn tell(told: &[&Told], end: i64) -> (Shop, BTreeMap<(String, Timestamp), (i64, i64)>) {
+fn tell(told: &[&Told], end: i64) -> (Shop, Demand) {
     let mut shop = Shop::open();
     for (at, event_type, fields) in told {
         shop.event(*at, event_type, fields.clone());
@@ -231,7 +234,7 @@ proptest! {
         if !late {
             prop_assert_eq!(&right_demand, &other_demand);
         }
-        let left = |demand: &BTreeMap<(String, Timestamp), (i64, i64)>| {
+        let left = |demand: &Demand| {
             let mut left: BTreeMap<String, (i64, i64)> = BTreeMap::new();
             for ((product, _), (orders, units)) in by_order(demand) {
                 let sum = left.entry(product.to_owned()).or_default();
