@@ -48,6 +48,9 @@ pub struct Account {
     pub birthday_year: i16,
     /// Whether points for signing up were given.
     pub signed_up: bool,
+    /// Nothing any more; it stays for the rows' sake, which have no names in them. Version 0.1 held refunds here that now
+    /// wait in the shopper's tables.
+    pub held: u32,
     /// Numbers entries and lots.
     pub serial: u64,
 }

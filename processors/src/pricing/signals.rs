@@ -2,7 +2,7 @@
 //! tasks. The bucket is decided here, so that it never depends on how far another task has read.
 
 use super::{BUCKET, Bucket, Counts, Place, WINDOW};
-use crate::shopper::{CARTS, Cart, EarlyRefunds, ITEMS_KEPT, ORDERS, PlacedOrder};
+use crate::shopper::{CARTS, Cart, EarlyRefunds, ITEMS_KEPT, LATE_ORDERS, ORDERS, PlacedOrder};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_engine_api::{Combine, Combined, Context, Declare, Processor, Result, Timer, TimerKind};
@@ -49,6 +49,7 @@ struct TakenBack {
 pub struct DemandSignals {
     carts: Table<UserId, Cart>,
     orders: Table<(UserId, OrderId), PlacedOrder>,
+    late_orders: Table<(UserId, OrderId), Timestamp>,
     early: EarlyRefunds,
     views: Table<(UserId, ProductId), Timestamp>,
     taken_back: Table<(UserId, OrderId), TakenBack>,
@@ -63,6 +64,7 @@ impl Processor for DemandSignals {
         Self {
             carts: d.read(CARTS),
             orders: d.read(ORDERS),
+            late_orders: d.read(LATE_ORDERS),
             early: EarlyRefunds::read(d),
             views: d.store("pricing.views"),
             taken_back: d.store("pricing.taken_back"),
@@ -156,7 +158,7 @@ impl DemandSignals {
     fn take_back(&self, who: &UserId, order_id: &OrderId, refund: Option<&Refund>, at: Timestamp, cx: &mut Context<'_>) -> Result<()> {
         let key = (who.clone(), order_id.clone());
         let Some(order) = cx.get(&self.orders, &key)? else { return Ok(()) };
-        let of = Bucket::of(order.counted_at);
+        let of = Bucket::of(cx.get(&self.late_orders, &key)?.unwrap_or(order.at));
         let place = Place { known: open_bucket(cx).max(Bucket::of(at)).max(of), of };
         if of.end() <= place.known.start() - WINDOW {
             return Ok(());

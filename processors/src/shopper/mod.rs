@@ -26,6 +26,8 @@ pub const MOVED_CART: &str = "shopper.cart";
 pub const CARTS: &str = "shopper.carts";
 /// Name of the table of orders, `(UserId, OrderId) → PlacedOrder`.
 pub const ORDERS: &str = "shopper.orders";
+/// Table of the orders that came late: the watermark of then, at which they count for products.
+pub const LATE_ORDERS: &str = "shopper.late_orders";
 
 /// Items of an order that are kept and counted: as many as the largest order has that is promised to be taken. Only pairs
 /// come from fewer, its first 50.
@@ -75,8 +77,6 @@ pub struct CartItem {
 pub struct PlacedOrder {
     /// When.
     pub at: Timestamp,
-    /// The same, or the watermark of then where it came late: the time at which it counts for products.
-    pub counted_at: Timestamp,
     /// Its total at face value.
     pub total: Money,
     /// ISO 4217 code, as given.
@@ -91,6 +91,7 @@ pub struct PlacedOrder {
 pub struct Shopper {
     carts: Table<UserId, Cart>,
     orders: Table<(UserId, OrderId), PlacedOrder>,
+    late: Table<(UserId, OrderId), Timestamp>,
     early: EarlyKeeper,
     joins: Table<UserId, Joins>,
     signals: Output<CustomerSignal>,
@@ -103,7 +104,7 @@ impl Processor for Shopper {
         let shop: ShopSettings = d.settings("shop");
         let orders = d.store(ORDERS);
         let early = EarlyKeeper::declare(d, orders, shop.refund_hold_days);
-        Self { carts: d.store(CARTS), orders, early, joins: d.store(JOINS), signals: d.output() }
+        Self { carts: d.store(CARTS), orders, late: d.store(LATE_ORDERS), early, joins: d.store(JOINS), signals: d.output() }
     }
 
     fn process(&mut self, event: &Event, cx: &mut Context<'_>) -> Result<()> {
@@ -168,13 +169,16 @@ impl Shopper {
         let cancelled = self.early.meet(user, &order.order_id, cx)?;
         let placed = PlacedOrder {
             at: cx.now(),
-            counted_at: cx.now().max(cx.watermark()),
             total: order.total(),
             currency: order.currency.clone(),
             items: order.items.iter().take(ITEMS_KEPT).cloned().collect(),
             cancelled,
         };
-        cx.put(&self.orders, &(user.clone(), order.order_id.clone()), &placed)
+        let key = (user.clone(), order.order_id.clone());
+        if cx.watermark() > cx.now() {
+            cx.put(&self.late, &key, &cx.watermark())?;
+        }
+        cx.put(&self.orders, &key, &placed)
     }
 
     /// Asks for what a user had before they were known.
