@@ -11,15 +11,8 @@ use tillflow_tests::{
 
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// One of the customers' group alone: what the other's workers were at when the process fell asleep is not looked at here.
 fn instance(brokers: &str, prefix: &str, id: &str) -> Run {
-    Tillflow::run()
-        .arg("--groups")
-        .arg("customers")
-        .on_kafka(brokers, prefix, id)
-        .set("time.grace_s", 0)
-        .set("kafka.session_timeout_s", 6)
-        .within(LIMIT)
+    Tillflow::run().on_kafka(brokers, prefix, id).set("time.grace_s", 0).set("kafka.session_timeout_s", 6).within(LIMIT)
 }
 
 /// How many of the customers' tasks run at an instance.

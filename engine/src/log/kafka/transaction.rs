@@ -11,7 +11,7 @@ use rdkafka::{
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer},
+    producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
 };
 use std::time::{Duration, Instant};
 
@@ -194,6 +194,14 @@ impl Writer {
         }
     }
 
+    /// Ends the transaction. The client's own abort waits until reports of delivery are heard, and hears none itself: what
+    /// is still to be sent is dropped, and what is on its way waited for, before.
+    fn abort(&self) -> KafkaResult<()> {
+        self.producer.purge(PurgeConfig::default().queue());
+        self.deliver()?;
+        self.producer.abort_transaction(PATIENCE)
+    }
+
     /// What is known of the outcome after an error, and a producer that can go on.
     fn recover(&mut self, error: &KafkaError) -> CommitError {
         use RDKafkaErrorCode as E;
@@ -222,7 +230,7 @@ impl Writer {
             KafkaError::MessageProduction(_) | KafkaError::SetPartitionOffset(_) | KafkaError::Flush(_) => true,
             _ => false,
         };
-        if abortable && self.producer.abort_transaction(PATIENCE).is_ok() {
+        if abortable && self.abort().is_ok() {
             return CommitError::Aborted(text);
         }
         // The outcome is decided by initialising the id anew: an open transaction is aborted, a prepared one finished.
