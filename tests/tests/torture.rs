@@ -8,7 +8,7 @@ use std::{
 use tillflow_schemas::Timestamp;
 use tillflow_tests::{
     Api, Fault, Kafka, Proxy, Redis, Smtp, Tillflow,
-    cluster::Shop,
+    cluster::{PARTITIONS, Shop},
     compare::{differences, replayed},
     scratch, until,
     workload::{Line, Workload},
@@ -84,7 +84,7 @@ impl<'a> Torture<'a> {
         let (kafka, redis, mail_server) = (Kafka::start(), Redis::start(), Smtp::start());
         let proxy = kafka.proxy();
         // Two workers each, and for every one of them tasks in both groups.
-        let shop = Shop::with_partitions(&kafka, &proxy.address(), 2 * instances as u32 * if instances > 2 { 2 } else { 1 });
+        let shop = Shop::with_partitions(&kafka, &proxy.address(), if instances > 2 { 12 } else { PARTITIONS });
         let portion = workload.lines.len().div_ceil(portions);
         let (rest, end) = (workload.lines.as_slice(), workload.end);
         let mut torture = Self {
