@@ -5,7 +5,12 @@ use crate::{
     config::{Config, LogKind},
 };
 use anyhow::{Context, Result, anyhow, bail};
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tillflow_connectors::{
     email::{Mailer, unsubscribe},
     redis::{Keys, RedisConnector},
@@ -190,7 +195,9 @@ impl Running {
                 }
                 let engine_config = EngineConfig { claimant: Some(claimant), ..engine_config };
                 let start = move |config: EngineConfig, groups: Vec<Group>| Engine::kafka(&kafka, &stores, &groups, &codec, &config);
+                let began = Instant::now();
                 prepare_topics(config, &catalog).await?;
+                tracing::debug!(took = ?began.elapsed(), "the topics are there");
                 let groups = groups.to_vec();
                 (tokio::task::spawn_blocking(move || start(engine_config, groups)).await??, None, Box::new(reader))
             }

@@ -7,7 +7,7 @@ use crate::{
     log::{
         Log, LogError, NewRecord, Reader, TopicPartition,
         embedded::{Embedded, EmbeddedLog, EmbeddedReader},
-        kafka::{Kafka, KafkaAppender, KafkaLog, KafkaReader, Stores, drained as kafka_drained},
+        kafka::{Kafka, KafkaAppender, KafkaLog, KafkaReader, Stores, drained as kafka_drained, write_now},
     },
     metrics::Metrics,
     owners::Owners,
@@ -137,18 +137,12 @@ impl Builder {
         self.workers.push((name, Box::new(run)));
     }
 
-    /// Takes the instance's place in its groups, before it joins them.
-    fn take_places(&self, appender: &dyn Appender) -> Result<(), StartError> {
+    /// The records that take the instance's place in its groups.
+    fn places(&self) -> Vec<NewRecord> {
         let groups = self.wiring.groups.iter().map(|w| w.group.name).filter(|name| self.config.runs(name));
         let places =
             self.config.claimant.iter().flat_map(|c| groups.clone().filter_map(|g| c.take_place(&self.catalog, g, self.config.wall.now())));
-        let (answer, answered) = oneshot::channel();
-        appender.append(places.collect(), answer);
-        match answered.blocking_recv() {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(LogError::Unavailable(e.to_string()).into()),
-            Err(e) => Err(LogError::Unavailable(e.to_string()).into()),
-        }
+        places.collect()
     }
 
     /// Starts all threads. The tail is positioned first, so that nothing the workers write escapes it.
@@ -161,7 +155,9 @@ impl Builder {
         wake: Box<dyn Fn() + Send + Sync>,
         drained: Drained,
     ) -> Result<Engine, StartError> {
+        let began = Instant::now();
         tail::begin(&mut tail, &self.catalog)?;
+        tracing::debug!(took = ?began.elapsed(), "the outputs' ends are known");
         let groups = &self.wiring.groups;
         let owners = Owners::new(self.config.claimant.clone());
         let queries = groups.iter().flat_map(|w| {
@@ -268,7 +264,10 @@ impl Engine {
         let drained = Box::new(move || kafka_drained(&cluster, &inputs));
         let (globals, tail) = (KafkaReader::new(kafka, false)?, KafkaReader::new(kafka, false)?);
         let appender = Arc::new(KafkaAppender::new(kafka)?);
-        builder.take_places(appender.as_ref())?;
+        let began = Instant::now();
+        // Before it joins its groups.
+        write_now(kafka, &builder.places())?;
+        tracing::debug!(took = ?began.elapsed(), "the instance's places are taken");
         builder.start(Vec::new(), globals, tail, appender, Box::new(|| {}), drained)
     }
 

@@ -75,10 +75,7 @@ impl SharedGlobals {
                 (0..count).map(move |partition| TopicPartition { topic, partition })
             })
             .collect();
-        let mut targets = Vec::new();
-        for &at in &partitions {
-            targets.push((at, reader.end(at)?));
-        }
+        let targets = reader.ends(&partitions)?.into_iter().collect();
         reader.assign(&partitions.iter().map(|at| (*at, Start::Earliest)).collect::<Vec<_>>())?;
         let is_stated = |at: &TopicPartition| catalog.topics().get(at.topic).is_some_and(|t| t.role == Role::Reference);
         let stated = partitions.into_iter().filter(is_stated).collect();
@@ -94,6 +91,7 @@ impl SharedGlobals {
             following.targets.retain(|(at, end)| reader.position(*at).is_none_or(|p| p < *end));
             if following.targets.is_empty() {
                 self.loaded.store(true, Ordering::Release);
+                tracing::debug!("the broadcast tables are whole");
             }
         }
         if following.unread.is_empty() {

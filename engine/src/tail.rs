@@ -35,10 +35,7 @@ fn partitions(catalog: &Catalog) -> Vec<TopicPartition> {
 /// # Errors
 /// When the log fails.
 pub fn begin(reader: &mut dyn Reader, catalog: &Catalog) -> Result<(), LogError> {
-    let mut from = Vec::new();
-    for at in partitions(catalog) {
-        from.push((at, Start::Offset(reader.end(at)?)));
-    }
+    let mut from: Vec<_> = partitions(catalog).into_iter().map(|at| (at, Start::Latest)).collect();
     let owners = catalog.topics().iter().enumerate().filter(|(_, t)| t.schema == TaskOwner::SCHEMA);
     from.extend(
         owners.flat_map(|(topic, t)| (0..t.partitions).map(move |partition| (TopicPartition { topic, partition }, Start::Earliest))),

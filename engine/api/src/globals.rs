@@ -1,9 +1,10 @@
 //! Broadcast tables: what every task sees whole. Reference tables keep versions by `valid_from` and are looked up as
 //! of event time; the others hold the latest known.
 
+use rustc_hash::FxHashMap;
 use std::{
     any::{Any, TypeId},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeSet,
     sync::Arc,
 };
 use tillflow_schemas::{
@@ -14,23 +15,48 @@ use tillflow_schemas::{
 /// Versions kept of one record; the oldest go first.
 const VERSIONS: usize = 1_000;
 
-type Versions<V> = BTreeMap<String, Vec<(Timestamp, Option<Arc<V>>)>>;
+type Versions<V> = Vec<(Timestamp, Option<Arc<V>>)>;
+
+/// One table. A record is looked up many times an event, listed seldom.
+struct Table<V> {
+    records: FxHashMap<Arc<str>, Versions<V>>,
+    /// The ids in order.
+    ids: BTreeSet<Arc<str>>,
+}
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        Self { records: FxHashMap::default(), ids: BTreeSet::new() }
+    }
+}
+
+impl<V> Table<V> {
+    fn versions(&mut self, id: &str) -> &mut Versions<V> {
+        let id = self.ids.get(id).cloned().unwrap_or_else(|| {
+            let id: Arc<str> = id.into();
+            self.ids.insert(id.clone());
+            id
+        });
+        self.records.entry(id).or_default()
+    }
+}
 
 /// All broadcast tables.
 #[derive(Default)]
 pub struct Globals {
-    tables: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    tables: FxHashMap<TypeId, Box<dyn Any + Send + Sync>>,
 }
 
 impl Globals {
     /// The version of `id` that counts at `at`.
     pub fn get<V: Record>(&self, id: &str, at: Timestamp) -> Option<Arc<V>> {
-        version(self.table::<V>()?.get(id)?, at).cloned()
+        version(self.table::<V>()?.records.get(id)?, at).cloned()
     }
 
     /// All records that count at `at`, by id.
     pub fn all<V: Record>(&self, at: Timestamp) -> impl Iterator<Item = (&str, &Arc<V>)> {
-        self.table::<V>().into_iter().flatten().filter_map(move |(id, versions)| Some((id.as_str(), version(versions, at)?)))
+        let listed = self.table::<V>().into_iter().flat_map(|table| table.ids.iter().map(|id| (&**id, table.records.get(id))));
+        listed.filter_map(move |(id, versions)| Some((id, version(versions?, at)?)))
     }
 
     /// Whether what was recorded of a user at `at` is from before their erasure.
@@ -40,11 +66,11 @@ impl Globals {
 
     /// All versions of `id` that are kept, the oldest first: from when each counts, and nothing where it was deleted.
     pub fn versions<V: Record>(&self, id: &str) -> impl Iterator<Item = (Timestamp, Option<&Arc<V>>)> {
-        let versions = self.table::<V>().and_then(|table| table.get(id));
+        let versions = self.table::<V>().and_then(|table| table.records.get(id));
         versions.into_iter().flatten().map(|(from, value)| (*from, value.as_ref()))
     }
 
-    fn table<V: Record>(&self) -> Option<&Versions<V>> {
+    fn table<V: Record>(&self) -> Option<&Table<V>> {
         self.tables.get(&TypeId::of::<V>())?.downcast_ref()
     }
 
@@ -70,7 +96,7 @@ impl Globals {
     }
 
     fn version<V: Reference>(&mut self, change: &Change<V>, logged_at: Timestamp) {
-        let versions = self.table_mut::<V>().entry(change.id.clone()).or_default();
+        let versions = self.table_mut::<V>().versions(&change.id);
         let stated = change.value.as_ref().and_then(Reference::valid_from);
         // The first version has always counted; a later one that does not say counts from when it was logged.
         let from = stated.unwrap_or(if versions.is_empty() { Timestamp::MIN } else { logged_at });
@@ -86,12 +112,12 @@ impl Globals {
     }
 
     fn latest<V: Record>(&mut self, value: &V) {
-        self.table_mut::<V>().insert(value.key().to_owned(), vec![(Timestamp::MIN, Some(Arc::new(value.clone())))]);
+        *self.table_mut::<V>().versions(value.key()) = vec![(Timestamp::MIN, Some(Arc::new(value.clone())))];
     }
 
     #[allow(clippy::expect_used, reason = "the map's key is the value's type")]
-    fn table_mut<V: Record>(&mut self) -> &mut Versions<V> {
-        let table = self.tables.entry(TypeId::of::<V>()).or_insert_with(|| Box::new(Versions::<V>::new()));
+    fn table_mut<V: Record>(&mut self) -> &mut Table<V> {
+        let table = self.tables.entry(TypeId::of::<V>()).or_insert_with(|| Box::new(Table::<V>::default()));
         table.downcast_mut().expect("a table is kept under its own type")
     }
 }

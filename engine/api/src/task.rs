@@ -109,8 +109,14 @@ impl Task {
         let at = event.time().unwrap_or(self.clock.max(self.watermark));
         let mut failed = Vec::new();
         if event.time().is_some() && self.upcoming.may_be_due(key, at.millis()) {
-            while let Some(row) = timers::first_of(&self.store, key)?.filter(|t| t.fire_at <= at.millis()) {
-                failed.extend(self.fire(row, globals)?);
+            loop {
+                match timers::first_of(&self.store, key)? {
+                    Some(row) if row.fire_at <= at.millis() => failed.extend(self.fire(row, globals)?),
+                    first => {
+                        self.upcoming.know(key, first.as_ref());
+                        break;
+                    }
+                }
             }
         }
 

@@ -1,5 +1,6 @@
 //! The next timers of a task in memory, so that the store is searched once for many of them.
 
+use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use tillflow_state::{Result, Store, timers, timers::TimerRow};
 
@@ -7,17 +8,21 @@ use tillflow_state::{Result, Store, timers, timers::TimerRow};
 const FETCH: usize = 64;
 /// Timers kept at most.
 const KEEP: usize = 1_024;
+/// Keys at most of which it is kept when their first timer fires.
+const KEYS: usize = 16_384;
 
 /// A prefix of the store's timers, in order. A row may be stale, since its timer was cancelled or moved: the store says.
 pub struct Upcoming {
     rows: VecDeque<TimerRow>,
     /// No timer fires before.
     from: i64,
+    /// No timer of the key fires before: events of a key that comes again and again search the store once.
+    of_key: FxHashMap<Box<str>, i64>,
 }
 
 impl Default for Upcoming {
     fn default() -> Self {
-        Self { rows: VecDeque::new(), from: i64::MIN }
+        Self { rows: VecDeque::new(), from: i64::MIN, of_key: FxHashMap::default() }
     }
 }
 
@@ -25,6 +30,9 @@ impl Upcoming {
     /// A timer was set.
     pub fn set(&mut self, row: &TimerRow) {
         self.from = self.from.min(row.fire_at);
+        if let Some(from) = self.of_key.get_mut(row.key.as_str()) {
+            *from = row.fire_at.min(*from);
+        }
         // One beyond the last known is found when the known ones have fired.
         if self.rows.back().is_some_and(|last| row < last) {
             let place = self.rows.partition_point(|r| r < row);
@@ -41,7 +49,17 @@ impl Upcoming {
     /// Whether a timer of `key` could be due by `at`; false is certain.
     pub fn may_be_due(&self, key: &str, at: i64) -> bool {
         let all_known = self.rows.back().is_some_and(|last| last.fire_at > at);
-        self.from <= at && (!all_known || self.rows.iter().take_while(|r| r.fire_at <= at).any(|r| r.key == key))
+        self.from <= at
+            && self.of_key.get(key).is_none_or(|from| *from <= at)
+            && (!all_known || self.rows.iter().take_while(|r| r.fire_at <= at).any(|r| r.key == key))
+    }
+
+    /// The store was searched: the first timer of `key` is this one.
+    pub fn know(&mut self, key: &str, first: Option<&TimerRow>) {
+        if self.of_key.len() >= KEYS {
+            self.of_key.clear();
+        }
+        self.of_key.insert(key.into(), first.map_or(i64::MAX, |t| t.fire_at));
     }
 
     /// Takes the first timer that is due by `until`.
@@ -89,6 +107,7 @@ mod tests {
                         upcoming.set(&row);
                     }
                     2 => timers::cancel(&mut store, &row).unwrap(),
+                    3 if time % 2 == 0 => upcoming.know(&row.key, timers::first_of(&store, &row.key).unwrap().as_ref()),
                     _ => {
                         clock += time / 4;
                         loop {

@@ -271,4 +271,12 @@ pub trait Reader: Send {
     /// # Errors
     /// When the log fails.
     fn end(&mut self, at: TopicPartition) -> Result<i64, LogError>;
+
+    /// As [`Reader::end`], of several: asked together where that is one request.
+    ///
+    /// # Errors
+    /// When the log fails.
+    fn ends(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        of.iter().map(|at| Ok((*at, self.end(*at)?))).collect()
+    }
 }

@@ -280,6 +280,7 @@ impl<L: Log> Worker<L> {
                 view.clock = partition.clock();
             });
             self.running.insert(number, partition);
+            tracing::debug!(group = self.group.name, partition = number, "running");
         }
         Ok(())
     }

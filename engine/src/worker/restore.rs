@@ -94,6 +94,10 @@ pub fn slice(
         metrics.restore_remaining.with_label_values(&[group, &label]).set((target - position).max(0));
         tasks.update(group, *number, |view| view.restored = Some(((position - from).max(0) as u64, (target - from).max(0) as u64)));
     }
+    if restoring.values().all(Restoring::is_done) {
+        // Else it would go on to fetch what the tasks themselves write.
+        reader.assign(&[])?;
+    }
     Ok(())
 }
 

@@ -77,22 +77,45 @@ impl Unwanted<'_> {
     }
 }
 
+/// What the seeds say of one product.
+#[derive(Default)]
+struct Said<'a> {
+    score: f64,
+    /// The seeds that say most of it, with what they say; the most first.
+    most: [Option<(f64, &'a ProductId)>; REASONS],
+}
+
+impl<'a> Said<'a> {
+    fn add(&mut self, part: f64, seed: &'a ProductId) {
+        self.score += part;
+        let mut said = (part, seed);
+        for place in &mut self.most {
+            match place {
+                Some(more) if more.0 >= said.0 => {}
+                Some(less) => std::mem::swap(less, &mut said),
+                None => {
+                    *place = Some(said);
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// All neighbours of the seeds, best first: the weighted sum of what each seed says of it; ties by id.
 pub fn neighbours_of(seeds: &[Seed], shop: &impl Shop) -> Vec<RecommendedItem> {
     let lists: Vec<_> = seeds.iter().filter_map(|seed| Some((seed, shop.related(seed.product.as_str())?))).collect();
-    let mut found: FxHashMap<&str, Vec<(f64, &ProductId)>> = FxHashMap::default();
+    let mut found: FxHashMap<&str, Said<'_>> = FxHashMap::default();
     for (seed, list) in &lists {
         for Related { product_id, score, .. } in &list.related {
-            found.entry(product_id.as_str()).or_default().push((seed.weight * score, &seed.product));
+            found.entry(product_id.as_str()).or_default().add(seed.weight * score, &seed.product);
         }
     }
     let mut items: Vec<RecommendedItem> = found
         .into_iter()
-        .map(|(product, mut parts)| {
-            let score = rounded(parts.iter().map(|(part, _)| part).sum());
-            parts.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let because = parts.into_iter().take(REASONS).map(|(_, seed)| seed.clone()).collect();
-            RecommendedItem { product_id: product.into(), score, because }
+        .map(|(product, said)| {
+            let because = said.most.into_iter().flatten().map(|(_, seed)| seed.clone()).collect();
+            RecommendedItem { product_id: product.into(), score: rounded(said.score), because }
         })
         .collect();
     items.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));

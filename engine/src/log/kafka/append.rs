@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rdkafka::{
     ClientContext,
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use std::{
     sync::{
@@ -19,6 +19,12 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::oneshot;
+
+/// How long a record may take to be written.
+const TIMEOUT_MS: &str = "10000";
+/// How long a look for what was written waits.
+const STEP: Duration = Duration::from_millis(5);
 
 /// One request: answered when its last record is.
 struct Waiting {
@@ -67,7 +73,7 @@ impl KafkaAppender {
     /// When the client can't be made.
     pub fn new(kafka: &Kafka) -> Result<Self, LogError> {
         let mut config = kafka.producer();
-        config.set("message.timeout.ms", "10000");
+        config.set("message.timeout.ms", TIMEOUT_MS);
         let producer = config.create_with_context(Deliveries).map_err(|e| classify("making a producer", &e))?;
         Ok(Self { kafka: kafka.clone(), producer })
     }
@@ -80,25 +86,53 @@ impl Appender for KafkaAppender {
             Arc::new(Waiting { left: AtomicUsize::new(records.len() + 1), failure: Mutex::new(None), answer: Mutex::new(Some(answer)) });
         for record in &records {
             let topic = self.kafka.name(record.to.topic);
-            let mut message = BaseRecord::with_opaque_to(&topic, waiting.clone()).partition(record.to.partition as i32);
-            if let Some(key) = &record.key {
-                message = message.key(key.as_slice());
-            }
-            if let Some(value) = &record.value {
-                message = message.payload(value.as_slice());
-            }
-            if !record.headers.is_empty() {
-                let headers = record
-                    .headers
-                    .iter()
-                    .fold(OwnedHeaders::new(), |h, (key, value)| h.insert(Header { key, value: Some(value.as_slice()) }));
-                message = message.headers(headers);
-            }
-            if let Err((e, back)) = self.producer.send::<[u8], [u8]>(message) {
+            if let Err((e, back)) = self.producer.send(message(&topic, record, &waiting)) {
                 back.delivery_opaque.done(Some(e.to_string()));
             }
         }
         waiting.done(None);
+    }
+}
+
+fn message<'a>(topic: &'a str, record: &'a NewRecord, waiting: &Arc<Waiting>) -> BaseRecord<'a, [u8], [u8], Arc<Waiting>> {
+    let mut message = BaseRecord::with_opaque_to(topic, waiting.clone()).partition(record.to.partition as i32);
+    if let Some(key) = &record.key {
+        message = message.key(key.as_slice());
+    }
+    if let Some(value) = &record.value {
+        message = message.payload(value.as_slice());
+    }
+    if !record.headers.is_empty() {
+        let add = |h: OwnedHeaders, (key, value): &(String, Vec<u8>)| h.insert(Header { key, value: Some(value.as_slice()) });
+        message = message.headers(record.headers.iter().fold(OwnedHeaders::new(), add));
+    }
+    message
+}
+
+/// Writes a few records that do no harm twice, and returns once they are written. Not by the appender: an idempotent
+/// producer asks for an id first, and where its connection is new it looks again only after half a second.
+///
+/// # Errors
+/// When they can't be written.
+pub fn write_now(kafka: &Kafka, records: &[NewRecord]) -> Result<(), LogError> {
+    let mut config = kafka.producer();
+    config.set("enable.idempotence", "false").set("linger.ms", "0").set("message.timeout.ms", TIMEOUT_MS);
+    let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries).map_err(|e| classify("making a producer", &e))?;
+    let (answer, mut answered) = oneshot::channel();
+    let waiting =
+        Arc::new(Waiting { left: AtomicUsize::new(records.len() + 1), failure: Mutex::new(None), answer: Mutex::new(Some(answer)) });
+    for record in records {
+        let topic = kafka.name(record.to.topic);
+        if let Err((e, back)) = producer.send(message(&topic, record, &waiting)) {
+            back.delivery_opaque.done(Some(e.to_string()));
+        }
+    }
+    waiting.done(None);
+    loop {
+        match answered.try_recv() {
+            Ok(outcome) => return outcome.map_err(|e| LogError::Unavailable(e.to_string())),
+            Err(_) => drop(producer.poll(STEP)),
+        }
     }
 }
 

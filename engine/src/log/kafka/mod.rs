@@ -19,7 +19,7 @@ mod transaction;
 mod watch;
 mod worker;
 
-pub use append::KafkaAppender;
+pub use append::{KafkaAppender, write_now};
 pub(crate) use client::taken_over;
 pub use client::{Kafka, KafkaSettings};
 pub use drained::drained;

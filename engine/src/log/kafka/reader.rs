@@ -4,16 +4,17 @@ use super::{
     client::{ANSWER, Kafka, ask, classify},
     context::Quiet,
     topic_id::topic_id,
+    worker::numbers,
 };
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 use tillflow_schemas::Timestamp;
@@ -25,7 +26,7 @@ pub struct KafkaReader {
     kafka: Kafka,
     consumer: BaseConsumer<Quiet>,
     /// Sees what is not yet decided, too: the true end of a changelog.
-    ends: BaseConsumer<Quiet>,
+    undecided: Option<BaseConsumer<Quiet>>,
     assigned: BTreeMap<TopicPartition, i64>,
 }
 
@@ -38,16 +39,63 @@ impl KafkaReader {
         let mut config = kafka.consumer(&format!("{}.reader", kafka.settings.app_id));
         config.set("auto.offset.reset", "earliest");
         let consumer = config.create_with_context(Quiet).map_err(|e| classify("making a reader", &e))?;
-        if undecided {
-            config.set("isolation.level", "read_uncommitted");
-        }
-        let ends = config.create_with_context(Quiet).map_err(|e| classify("making a reader", &e))?;
-        Ok(Self { kafka: kafka.clone(), consumer, ends, assigned: BTreeMap::new() })
+        config.set("isolation.level", "read_uncommitted");
+        let undecided = undecided.then(|| config.create_with_context(Quiet)).transpose().map_err(|e| classify("making a reader", &e))?;
+        Ok(Self { kafka: kafka.clone(), consumer, undecided, assigned: BTreeMap::new() })
     }
 
-    fn watermarks(&self, at: TopicPartition) -> Result<(i64, i64), LogError> {
-        let name = self.kafka.name(at.topic);
-        ask(&format!("the ends of {name}"), || self.ends.fetch_watermarks(&name, at.partition as i32, ANSWER))
+    fn asked(&self) -> &BaseConsumer<Quiet> {
+        self.undecided.as_ref().unwrap_or(&self.consumer)
+    }
+
+    /// The last stable offsets of partitions, those that are known.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub fn stable_ends(&self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<Vec<(TopicPartition, i64)>, LogError> {
+        let answered = self.listed(&self.consumer, partitions, Offset::End);
+        answered.map(|offsets| numbers(&self.kafka, &offsets)).map_err(|e| classify("the last stable offsets", &e))
+    }
+
+    /// Whether no transaction is open on a partition: its last stable offset is its end.
+    ///
+    /// # Errors
+    /// When the cluster does not answer.
+    pub fn is_decided(&self, at: TopicPartition) -> Result<bool, LogError> {
+        let stable = self.stable_ends([at])?;
+        Ok(stable == [(at, self.one(at, Offset::End)?)])
+    }
+
+    /// The first or the last offsets of partitions, by one request a broker.
+    fn listed(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        which: Offset,
+    ) -> KafkaResult<TopicPartitionList> {
+        let mut list = self.kafka.list(partitions);
+        list.set_all_offsets(which)?;
+        consumer.offsets_for_times(list, ANSWER)
+    }
+
+    /// As [`KafkaReader::listed`], of all partitions that are asked for.
+    fn all(&self, partitions: &[TopicPartition], which: Offset) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let names: BTreeSet<_> = partitions.iter().map(|at| self.kafka.name(at.topic)).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        ask(&format!("the ends of {names}"), || {
+            let offsets = self.listed(self.asked(), partitions.iter().copied(), which)?;
+            offsets.elements().iter().try_for_each(|e| e.error())?;
+            let offsets: BTreeMap<_, _> = numbers(&self.kafka, &offsets).into_iter().collect();
+            let all = partitions.iter().all(|at| offsets.contains_key(at));
+            if all { Ok(offsets) } else { Err(KafkaError::OffsetFetch(RDKafkaErrorCode::LeaderNotAvailable)) }
+        })
+    }
+
+    fn one(&self, at: TopicPartition, which: Offset) -> Result<i64, LogError> {
+        Ok(self.all(&[at], which)?.get(&at).copied().unwrap_or_default())
     }
 
     /// The id that the cluster gave a topic; `None` where it gives none.
@@ -56,7 +104,7 @@ impl KafkaReader {
     /// When the cluster does not answer, or refuses.
     pub fn topic_id(&self, topic: usize) -> Result<Option<String>, LogError> {
         let name = self.kafka.name(topic);
-        ask(&format!("the id of {name}"), || topic_id(self.ends.client(), &name, ANSWER))
+        ask(&format!("the id of {name}"), || topic_id(self.asked().client(), &name, ANSWER))
     }
 
     fn note_positions(&mut self) {
@@ -75,13 +123,16 @@ impl KafkaReader {
 
 impl Reader for KafkaReader {
     fn assign(&mut self, from: &[(TopicPartition, Start)]) -> Result<(), LogError> {
+        let all: Vec<_> = from.iter().map(|(at, _)| *at).collect();
+        let latest: Vec<_> = from.iter().filter(|(_, start)| *start == Start::Latest).map(|(at, _)| *at).collect();
+        let (begins, ends) = (self.all(&all, Offset::Beginning)?, self.all(&latest, Offset::End)?);
         let mut list = TopicPartitionList::new();
         self.assigned.clear();
         for &(at, start) in from {
-            let (begin, end) = self.watermarks(at)?;
+            let begin = begins.get(&at).copied().unwrap_or_default();
             let offset = match start {
                 Start::Earliest => begin,
-                Start::Latest => end,
+                Start::Latest => ends.get(&at).copied().unwrap_or(begin),
                 Start::Offset(offset) => offset.max(begin),
             };
             self.assigned.insert(at, offset);
@@ -112,11 +163,15 @@ impl Reader for KafkaReader {
     }
 
     fn begin(&mut self, at: TopicPartition) -> Result<i64, LogError> {
-        Ok(self.watermarks(at)?.0)
+        self.one(at, Offset::Beginning)
     }
 
     fn end(&mut self, at: TopicPartition) -> Result<i64, LogError> {
-        Ok(self.watermarks(at)?.1)
+        self.one(at, Offset::End)
+    }
+
+    fn ends(&mut self, of: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+        self.all(of, Offset::End)
     }
 }
 

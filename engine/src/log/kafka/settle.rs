@@ -2,16 +2,14 @@
 
 use super::{
     client::{ANSWER, Kafka, classify},
-    context::{MemberContext, Quiet, WriterContext},
+    context::{MemberContext, Quiet},
     reader::KafkaReader,
-    worker::numbers,
+    transaction::initialised,
 };
-use crate::log::{LogError, Reader as _, TopicPartition};
+use crate::log::{LogError, TopicPartition};
 use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaResult,
-    producer::{BaseProducer, Producer},
+    TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -75,7 +73,7 @@ impl Settling {
     pub fn is_done(
         &mut self,
         member: &BaseConsumer<MemberContext>,
-        reader: &mut KafkaReader,
+        reader: &KafkaReader,
         inputs: &[TopicPartition],
         changelog: TopicPartition,
     ) -> Result<bool, LogError> {
@@ -91,10 +89,7 @@ impl Settling {
         }
         let list = self.kafka.list(inputs.iter().copied());
         // Where one is waited for, the next may well have to be, too: once is enough for the worker to stand.
-        if self.under_way.is_empty()
-            && member.committed_offsets(list.clone(), GLANCE).is_ok()
-            && stable_end(&self.kafka, member, changelog)? == Some(reader.end(changelog)?)
-        {
+        if self.under_way.is_empty() && member.committed_offsets(list.clone(), GLANCE).is_ok() && reader.is_decided(changelog)? {
             return Ok(self.note(partition, Settled::Decided));
         }
         let under_way = self.begin(list, changelog)?;
@@ -152,6 +147,7 @@ struct Clients {
     stable: BaseConsumer<Quiet>,
     /// Is told what is not yet decided, too.
     undecided: BaseConsumer<Quiet>,
+    changelog: KafkaReader,
 }
 
 impl Clients {
@@ -160,7 +156,7 @@ impl Clients {
         let stable = config.create_with_context(Quiet).map_err(|e| classify("committed offsets", &e))?;
         config.set("isolation.level", "read_uncommitted");
         let undecided = config.create_with_context(Quiet).map_err(|e| classify("committed offsets", &e))?;
-        Ok(Self { stable, undecided })
+        Ok(Self { stable, undecided, changelog: KafkaReader::new(kafka, true)? })
     }
 
     /// Who committed the offsets last, stable or not.
@@ -168,22 +164,6 @@ impl Clients {
         let committed = self.undecided.committed_offsets(inputs.clone(), ANSWER).map_err(|e| classify("committed offsets", &e))?;
         Ok(committed.elements().iter().map(|e| e.metadata().to_owned()).filter(|m| !m.is_empty()).collect())
     }
-
-    /// Whether no transaction is open on a partition: its last stable offset is its end.
-    fn is_decided(&self, kafka: &Kafka, at: TopicPartition) -> Result<bool, LogError> {
-        let end = self.undecided.fetch_watermarks(&kafka.name(at.topic), at.partition as i32, ANSWER);
-        let (_, end) = end.map_err(|e| classify("the changelog's end", &e))?;
-        Ok(stable_end(kafka, &self.stable, at)? == Some(end))
-    }
-}
-
-/// A partition's last stable offset.
-fn stable_end<C: ConsumerContext>(kafka: &Kafka, consumer: &BaseConsumer<C>, at: TopicPartition) -> Result<Option<i64>, LogError> {
-    let failed = |e| classify("the changelog's end", &e);
-    let mut list = kafka.list([at]);
-    list.set_all_offsets(Offset::End).map_err(failed)?;
-    let stable = consumer.offsets_for_times(list, ANSWER).map_err(failed)?;
-    Ok(numbers(kafka, &stable).first().map(|(_, offset)| *offset))
 }
 
 /// Waits until the committed offsets of `inputs` are stable, and for a short while for the changelog.
@@ -206,14 +186,14 @@ fn settle(
     let mut fenced = BTreeSet::new();
     loop {
         match clients.stable.committed_offsets(inputs.clone(), PATIENCE) {
-            Ok(_) if started.elapsed() > BRIEF || clients.is_decided(kafka, changelog)? => return Ok(Settled::Decided),
+            Ok(_) if started.elapsed() > BRIEF || clients.changelog.is_decided(changelog)? => return Ok(Settled::Decided),
             // The markers of what is decided may be on their way.
             Ok(_) if started.elapsed() < PATIENCE => {
                 std::thread::sleep(PAUSE);
                 continue;
             }
             Ok(_) => std::thread::sleep(PAUSE),
-            Err(_) if started.elapsed() > longest && clients.is_decided(kafka, changelog)? => return Ok(Settled::Hangs),
+            Err(_) if started.elapsed() > longest && clients.changelog.is_decided(changelog)? => return Ok(Settled::Hangs),
             Err(e) if started.elapsed() > longest => return Err(classify("committed offsets", &e)),
             Err(e) => tracing::debug!(group, "committed offsets are not stable yet: {e}"),
         }
@@ -223,14 +203,8 @@ fn settle(
             }
             if id != own && fenced.insert(id.clone()) {
                 tracing::info!(group, transactional_id = id, "deciding the transaction that a former owner left open");
-                fence(kafka, &id)?;
+                drop(initialised(kafka, &id)?);
             }
         }
     }
-}
-
-fn fence(kafka: &Kafka, id: &str) -> Result<(), LogError> {
-    let producer: KafkaResult<BaseProducer<WriterContext>> = kafka.transactional(id).create_with_context(WriterContext::default());
-    let producer = producer.map_err(|e| classify("fencing", &e))?;
-    producer.init_transactions(LONGEST).map_err(|e| classify("fencing", &e))
 }

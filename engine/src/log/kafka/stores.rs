@@ -18,6 +18,10 @@ use tillflow_state::{Backend, Directory, Durability, Read, Shared, StateError, S
 /// How often stores are flushed: after a crash at most this much of the changelog is read again.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 
+/// So soon after a store was opened they are flushed the first time: a process that crashes again and again would otherwise
+/// read ever more of the changelog.
+const FIRST_FLUSH: Duration = Duration::from_secs(2);
+
 /// How long a query may hold a store that is to be opened again.
 const HELD_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -25,6 +29,8 @@ const HELD_AT_MOST: Duration = Duration::from_secs(10);
 pub const TOMBSTONES_STAY: Duration = Duration::from_secs(24 * 3_600);
 /// So much earlier they are taken for gone: clocks differ.
 const MARGIN: Duration = Duration::from_secs(3_600);
+/// No changelog loses tombstones as soon as that: a store written to of late, as after a crash, is not asked about.
+const OF_LATE: Duration = Duration::from_secs(60);
 
 /// Key of the row that says when a store was last written to, or earlier; milliseconds.
 const WRITTEN: &[u8] = &[0, 0, 0, 1, b'a', b't'];
@@ -77,32 +83,37 @@ impl Stores {
 pub struct OpenStores {
     stores: Stores,
     group: &'static str,
-    /// For how long their changelog keeps tombstones.
-    tombstones_stay: Duration,
     open: BTreeMap<u32, Directory>,
-    flushed: Instant,
+    flush_at: Instant,
     /// When they were last looked at, and at which position each stood then.
     looked: Timestamp,
     positions: BTreeMap<u32, i64>,
 }
 
 impl OpenStores {
-    /// No stores of `group` yet, whose changelog keeps tombstones for so long.
-    pub fn new(stores: &Stores, group: &'static str, tombstones_stay: Duration) -> Self {
+    /// No stores of `group` yet.
+    pub fn new(stores: &Stores, group: &'static str) -> Self {
         Self {
             stores: stores.clone(),
             group,
-            tombstones_stay,
             open: BTreeMap::new(),
-            flushed: Instant::now(),
+            flush_at: Instant::now() + FLUSH_EVERY,
             looked: Timestamp::wall(),
             positions: BTreeMap::new(),
         }
     }
 
     /// Opens a task's store. `end` is the end of its changelog and `id` what the cluster calls the topic: a store that
-    /// claims to be beyond the end, or is of a topic of another id, belongs to another log, and is put aside for a new one.
-    pub fn open(&mut self, partition: u32, changelog: TopicPartition, end: i64, id: Option<&str>) -> Result<Opened, LogError> {
+    /// claims to be beyond the end, or is of a topic of another id, belongs to another log, and is put aside for a new one;
+    /// so is one that was away for longer than the changelog keeps tombstones, which `stay` says.
+    pub fn open(
+        &mut self,
+        partition: u32,
+        changelog: TopicPartition,
+        end: i64,
+        id: Option<&str>,
+        stay: impl FnOnce() -> Duration,
+    ) -> Result<Opened, LogError> {
         self.open.remove(&partition);
         let path = self.stores.directory(self.group, partition);
         let mut directory = self.directory(&path)?;
@@ -111,7 +122,9 @@ impl OpenStores {
             Some("it is ahead of its changelog, which must be a new one")
         } else if made_from(&directory)?.zip(id).is_some_and(|(old, id)| old != id) {
             Some("its changelog was deleted and made anew")
-        } else if written(&directory)?.is_some_and(|at| Stores::missed_tombstones(at, Timestamp::wall(), offset, end, self.tombstones_stay))
+        } else if let Some(at) = written(&directory)?
+            && Timestamp::wall() > at.plus(OF_LATE)
+            && Stores::missed_tombstones(at, Timestamp::wall(), offset, end, stay())
         {
             Some("it was away for longer than the changelog keeps tombstones")
         } else {
@@ -132,6 +145,7 @@ impl OpenStores {
             backend.apply(&mut std::iter::once((MADE_FROM, Some(id.as_bytes()))))?;
         }
         self.open.insert(partition, directory);
+        self.flush_at = self.flush_at.min(Instant::now() + FIRST_FLUSH);
         Ok(Opened {
             store: Store::new(Box::new(backend.clone())),
             snapshots: Arc::new(backend),
@@ -170,10 +184,10 @@ impl OpenStores {
 
     /// Flushes stores now and then, to keep the tail short that a crash leaves to be read again.
     pub fn flush_sometimes(&mut self) {
-        if self.flushed.elapsed() < FLUSH_EVERY {
+        if Instant::now() < self.flush_at {
             return;
         }
-        self.flushed = Instant::now();
+        self.flush_at = Instant::now() + FLUSH_EVERY;
         self.note_time();
         for (partition, directory) in &self.open {
             if let Err(e) = directory.flush() {

@@ -17,6 +17,11 @@ use std::time::{Duration, Instant};
 
 /// Longest wait for the coordinator; the transaction's own timeout is 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// Where a former life left a transaction open, the coordinator ends it, which takes some tens of milliseconds, and says
+/// meanwhile that it is not ready. librdkafka asks again after half a second; a new client asks at once.
+const AGAIN_AFTER: Duration = Duration::from_millis(150);
+/// How often a new client asks before the last one waits for as long as it takes.
+const ATTEMPTS: usize = 5;
 /// Between two looks at what is still to be delivered.
 const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
@@ -250,15 +255,31 @@ fn undecided(before: &str, error: LogError) -> CommitError {
     }
 }
 
-fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, LogError> {
+/// A producer that has taken `id` over: what a former holder left open is ended, and that one is fenced.
+pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, LogError> {
     let what = || format!("transactional id {id}");
-    let producer: BaseProducer<WriterContext> =
-        kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
-    producer.init_transactions(PATIENCE).map_err(|e| match producer.client().fatal_error() {
-        Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
-        None => lacking(classify(&what(), &e), e.rdkafka_error_code()),
-    })?;
-    Ok(producer)
+    let mut attempts = std::iter::repeat_n(AGAIN_AFTER, ATTEMPTS).chain([PATIENCE]);
+    loop {
+        let patience = attempts.next();
+        let producer: BaseProducer<WriterContext> =
+            kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
+        match producer.init_transactions(patience.unwrap_or(PATIENCE)) {
+            Ok(()) => return Ok(producer),
+            Err(e) if patience == Some(AGAIN_AFTER) && passes(&e) => {}
+            Err(e) => {
+                return Err(match producer.client().fatal_error() {
+                    Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
+                    None => lacking(classify(&what(), &e), e.rdkafka_error_code()),
+                });
+            }
+        }
+    }
+}
+
+/// Whether it may go well a moment later: the coordinator has not answered yet, is being elected, or is still ending the
+/// last transaction.
+fn passes(e: &KafkaError) -> bool {
+    matches!(e, KafkaError::Transaction(e) if e.is_retriable() && !e.is_fatal())
 }
 
 /// A cluster whose transaction coordinator never answers usually can't make the coordinator's topic.

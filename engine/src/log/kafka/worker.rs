@@ -1,7 +1,7 @@
 //! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
 
 use super::{
-    client::{ANSWER, Kafka, classify},
+    client::{Kafka, classify},
     context::unassign,
     member::Member,
     purge::Purge,
@@ -61,10 +61,14 @@ impl KafkaLog {
         let changelog = kafka.catalog.of_group(Role::Changelog, group).and_then(|t| kafka.catalog.index(&t.name));
         let changelog = changelog.ok_or_else(|| LogError::Fatal(format!("topics.yaml has no changelog of {group}")))?;
         // Takes over the id first: what a former life left open is decided while nothing is assigned.
+        let began = Instant::now();
         let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
+        let initialised = began.elapsed();
         let member = Member::join(kafka, group, worker, inputs, leave)?;
+        let subscribed = began.elapsed();
         let reader = KafkaReader::new(kafka, true)?;
         let changelog_id = reader.topic_id(changelog)?;
+        tracing::debug!(group, worker, ?initialised, ?subscribed, identified = ?began.elapsed(), "joining");
         let settling = Settling::new(kafka, group, writer.id());
         Ok(Self {
             kafka: kafka.clone(),
@@ -73,7 +77,7 @@ impl KafkaLog {
             changelog_id,
             member,
             writer,
-            stores: OpenStores::new(stores, group, tombstones_stay(kafka, changelog)),
+            stores: OpenStores::new(stores, group),
             reader,
             started: BTreeSet::new(),
             ends: BTreeMap::new(),
@@ -93,14 +97,10 @@ impl KafkaLog {
         if self.started.is_empty() {
             return;
         }
-        let mut list = self.kafka.list(self.started.iter().copied());
-        if list.set_all_offsets(Offset::End).is_err() {
-            return;
-        }
         let asked = Instant::now();
-        match self.member.consumer.offsets_for_times(list, ANSWER) {
+        // Not on the member's connection: there the broker answers only after the fetch before it, which may wait for records.
+        match self.reader.stable_ends(self.started.iter().copied()) {
             Ok(ends) => {
-                let ends = numbers(&self.kafka, &ends);
                 if ends.len() == self.started.len() {
                     self.learned = asked;
                 }
@@ -208,13 +208,13 @@ impl Log for KafkaLog {
     fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
         let changelog = TopicPartition { topic: self.changelog, partition };
         let end = self.reader.end(changelog)?;
-        self.stores.open(partition, changelog, end, self.changelog_id.as_deref())
+        self.stores.open(partition, changelog, end, self.changelog_id.as_deref(), || tombstones_stay(&self.kafka, self.changelog))
     }
 
     fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
         self.writer.mend()?;
         let changelog = TopicPartition { topic: self.changelog, partition };
-        self.settling.is_done(&self.member.consumer, &mut self.reader, inputs, changelog)
+        self.settling.is_done(&self.member.consumer, &self.reader, inputs, changelog)
     }
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {

@@ -1,6 +1,7 @@
 //! The products a user has looked at lately: for `repeat_viewer`, browse and price-drop mails.
 
 use crate::email::facts::insert;
+use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_schemas::{ProductId, Timestamp};
@@ -22,7 +23,7 @@ pub struct Viewed {
     /// Which.
     pub product: ProductId,
     /// Its category when it was last touched; empty where the catalogue does not have it.
-    pub category: String,
+    pub category: CompactString,
     /// When it was viewed, oldest first.
     pub times: Vec<Timestamp>,
     /// When it was last ordered.
@@ -36,6 +37,27 @@ pub struct Repeat {
     pub names: Vec<String>,
     /// When to look again.
     pub changes: Option<Timestamp>,
+}
+
+impl Viewed {
+    /// Its views after `since`, and the order after `since` that stands against them.
+    fn since(&self, since: Timestamp) -> (&[Timestamp], Option<Timestamp>) {
+        let views = self.times.get(self.times.partition_point(|t| *t <= since)..);
+        (views.unwrap_or_default(), self.ordered.filter(|t| *t > since))
+    }
+}
+
+impl Repeat {
+    /// Takes in what was viewed within the window, oldest first, and ordered.
+    fn judge(&mut self, views: &[Timestamp], ordered: Option<Timestamp>, least: usize, window: Duration, name: impl FnOnce() -> String) {
+        // The view whose leaving the window leaves too few.
+        let Some(decisive) = views.len().checked_sub(least).and_then(|i| views.get(i)) else { return };
+        let changes = ordered.unwrap_or(*decisive) + window;
+        self.changes = Some(self.changes.map_or(changes, |t| t.min(changes)));
+        if ordered.is_none() {
+            self.names.push(name());
+        }
+    }
 }
 
 impl Views {
@@ -64,30 +86,23 @@ impl Views {
     /// The `repeat_viewer` segments: at least `least` views of a product or category in the last `window` and no
     /// order of it in that time.
     pub fn repeat(&self, least: usize, window: Duration, now: Timestamp) -> Repeat {
-        // By scope: views in the window, and whether and until when an order stands against them.
-        let mut scopes: BTreeMap<String, (Vec<Timestamp>, Option<Timestamp>)> = BTreeMap::new();
-        for viewed in &self.0 {
-            let mut names = vec![format!("repeat_viewer:product:{}", viewed.product)];
-            if !viewed.category.is_empty() {
-                names.push(format!("repeat_viewer:category:{}", viewed.category));
-            }
-            for name in names {
-                let (times, ordered) = scopes.entry(name).or_default();
-                times.extend(viewed.times.iter().filter(|t| **t > now - window));
-                *ordered = (*ordered).max(viewed.ordered.filter(|t| *t > now - window));
-            }
-        }
+        let since = now - window;
         let mut found = Repeat::default();
-        for (name, (mut times, ordered)) in scopes {
-            times.sort_unstable();
-            // The view whose leaving the window leaves too few.
-            let Some(decisive) = times.len().checked_sub(least).and_then(|i| times.get(i)) else { continue };
-            let changes = ordered.unwrap_or(*decisive) + window;
-            found.changes = Some(found.changes.map_or(changes, |t| t.min(changes)));
-            if ordered.is_none() {
-                found.names.push(name);
+        let mut categories = BTreeMap::<&str, (Vec<Timestamp>, Option<Timestamp>)>::new();
+        for viewed in &self.0 {
+            let (views, ordered) = viewed.since(since);
+            if !viewed.category.is_empty() {
+                let category = categories.entry(&viewed.category).or_default();
+                category.0.extend(views);
+                category.1 = category.1.max(ordered);
             }
+            found.judge(views, ordered, least, window, || format!("repeat_viewer:product:{}", viewed.product));
         }
+        for (category, (mut views, ordered)) in categories {
+            views.sort_unstable();
+            found.judge(&views, ordered, least, window, || format!("repeat_viewer:category:{category}"));
+        }
+        found.names.sort_unstable();
         found
     }
 
@@ -101,10 +116,14 @@ impl Views {
         if self.0.len() >= PRODUCTS {
             self.0.remove(0);
         }
-        let mut viewed =
-            found.unwrap_or_else(|| Viewed { product: product.clone(), category: String::new(), times: Vec::new(), ordered: None });
+        let mut viewed = found.unwrap_or_else(|| Viewed {
+            product: product.clone(),
+            category: CompactString::default(),
+            times: Vec::new(),
+            ordered: None,
+        });
         if !category.is_empty() {
-            category.clone_into(&mut viewed.category);
+            viewed.category = category.into();
         }
         self.0.push(viewed);
         let last = self.0.len() - 1;
