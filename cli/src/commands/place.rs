@@ -22,7 +22,7 @@ use std::{
 use tillflow_engine::log::{
     NewRecord, Reader, Record, Start, TopicPartition,
     embedded::{Embedded, EmbeddedReader},
-    kafka::{Kafka, KafkaReader},
+    kafka::{self, Kafka, KafkaReader},
 };
 use tillflow_engine_api::Group;
 use tillflow_schemas::{Catalog, Timestamp, Topic, partition::partition};
@@ -238,7 +238,8 @@ pub fn refuse_where_someone_runs(kafka: &Kafka, groups: &[Group]) -> Result<()> 
     for group in groups {
         let name = kafka.group(group.name);
         let client: BaseConsumer = kafka.consumer(&name).create()?;
-        let found = client.fetch_group_list(Some(&name), ANSWER).with_context(|| format!("asking who is in group {name}"))?;
+        // On a cluster that has just started, the groups' coordinator is not ready for a moment.
+        let found = kafka::ask(&format!("who is in group {name}"), || client.fetch_group_list(Some(&name), ANSWER))?;
         if found.groups().iter().any(|g| !g.members().is_empty()) {
             bail!("an instance runs on that cluster: group {name} has members; stop it, and wait until its session has ended");
         }

@@ -159,6 +159,9 @@ impl Kafka {
 
 /// Asks again while the answer is one that passes: a topic just created has no leader for a moment, a broker that
 /// restarts is away for some.
+///
+/// # Errors
+/// Any other answer, and that one once it was given for too long.
 pub fn ask<T>(what: &str, mut question: impl FnMut() -> Result<T, KafkaError>) -> Result<T, LogError> {
     use RDKafkaErrorCode as E;
     let deadline = Instant::now() + PASSING;
@@ -175,7 +178,10 @@ pub fn ask<T>(what: &str, mut question: impl FnMut() -> Result<T, KafkaError>) -
                     | E::CoordinatorLoadInProgress
                     | E::BrokerTransportFailure
                     | E::OperationTimedOut
-                    | E::UnknownTopic,
+                    | E::UnknownTopic
+                    | E::UnknownLeaderEpoch
+                    | E::FencedLeaderEpoch
+                    | E::OffsetNotAvailable,
                 ) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
                 _ => return Err(classify(what, &e)),
             },

@@ -21,7 +21,7 @@ mod worker;
 
 pub use append::{KafkaAppender, write_now};
 pub(crate) use client::taken_over;
-pub use client::{Kafka, KafkaSettings};
+pub use client::{Kafka, KafkaSettings, ask};
 pub use drained::drained;
 pub use purge::Purging;
 pub use reader::KafkaReader;

@@ -84,8 +84,8 @@ impl KafkaReader {
             return Ok(BTreeMap::new());
         }
         let names: BTreeSet<_> = partitions.iter().map(|at| self.kafka.name(at.topic)).collect();
-        let names = names.into_iter().collect::<Vec<_>>().join(", ");
-        ask(&format!("the ends of {names}"), || {
+        let others = if names.len() > 1 { format!(" and {} other topics", names.len() - 1) } else { String::new() };
+        ask(&format!("the ends of {}{others}", names.first().map_or("", String::as_str)), || {
             let offsets = self.listed(self.asked(), partitions.iter().copied(), which)?;
             offsets.elements().iter().try_for_each(|e| e.error())?;
             let offsets: BTreeMap<_, _> = numbers(&self.kafka, &offsets).into_iter().collect();
