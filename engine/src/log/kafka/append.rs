@@ -115,8 +115,8 @@ fn message<'a>(topic: &'a str, record: &'a NewRecord, waiting: &Arc<Waiting>) ->
 /// # Errors
 /// When they can't be written.
 pub fn write_now(kafka: &Kafka, records: &[NewRecord]) -> Result<(), LogError> {
-    let mut config = kafka.producer();
-    config.set("enable.idempotence", "false").set("linger.ms", "0").set("message.timeout.ms", TIMEOUT_MS);
+    let mut config = kafka.plain();
+    config.set("linger.ms", "0").set("message.timeout.ms", TIMEOUT_MS);
     let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries).map_err(|e| classify("making a producer", &e))?;
     let (answer, mut answered) = oneshot::channel();
     let waiting =
@@ -131,7 +131,9 @@ pub fn write_now(kafka: &Kafka, records: &[NewRecord]) -> Result<(), LogError> {
     loop {
         match answered.try_recv() {
             Ok(outcome) => return outcome.map_err(|e| LogError::Unavailable(e.to_string())),
-            Err(_) => drop(producer.poll(STEP)),
+            Err(_) => {
+                producer.poll(STEP);
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct Kafka {
 /// Longest wait for a broker's answer to a single question.
 pub const ANSWER: Duration = Duration::from_secs(10);
 /// How long an answer is asked for again that says "not now": a busy broker takes some time over new topics.
-const PASSING: Duration = Duration::from_secs(45);
+pub const PASSING: Duration = Duration::from_secs(45);
 
 impl Kafka {
     /// The cluster of these settings.
@@ -145,6 +145,14 @@ impl Kafka {
         config
     }
 
+    /// The configuration of a producer that only asks, or writes what does no harm twice: it needs no id. To close a
+    /// consumer takes a tenth of a second.
+    pub fn plain(&self) -> ClientConfig {
+        let mut config = self.producer();
+        config.set("enable.idempotence", "false");
+        config
+    }
+
     /// The configuration of a worker's producer.
     pub fn transactional(&self, transactional_id: &str) -> ClientConfig {
         let mut config = self.producer();
@@ -179,6 +187,8 @@ pub fn ask<T>(what: &str, mut question: impl FnMut() -> Result<T, KafkaError>) -
                     | E::BrokerTransportFailure
                     | E::OperationTimedOut
                     | E::UnknownTopic
+                    | E::AllBrokersDown
+                    | E::KafkaStorageError
                     | E::UnknownLeaderEpoch
                     | E::FencedLeaderEpoch
                     | E::OffsetNotAvailable,

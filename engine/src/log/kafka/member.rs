@@ -1,7 +1,7 @@
 //! A worker's membership in its group: taken, taken once more, ended.
 
 use super::{
-    client::{ANSWER, Kafka, classify, taken_over},
+    client::{ANSWER, Kafka, ask, classify, taken_over},
     context::{MemberContext, answer},
 };
 use crate::log::{LogError, Membership};
@@ -96,7 +96,7 @@ fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool
     // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
     for &topic in inputs {
         let name = kafka.name(topic);
-        consumer.fetch_metadata(Some(&name), ANSWER).map_err(|e| classify(&name, &e))?;
+        ask(&name, || consumer.fetch_metadata(Some(&name), ANSWER))?;
     }
     let lead = inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
     let name = kafka.name(*lead);

@@ -68,12 +68,8 @@ impl std::fmt::Display for Difference {
 /// # Errors
 /// When the cluster does not answer.
 pub fn plan(kafka: &Kafka) -> Result<Vec<Difference>, LogError> {
-    // A producer: to close a consumer takes a tenth of a second.
-    let client: BaseProducer<WriterContext> = kafka
-        .producer()
-        .set("enable.idempotence", "false")
-        .create_with_context(WriterContext::default())
-        .map_err(|e| classify("topics", &e))?;
+    let client: BaseProducer<WriterContext> =
+        kafka.plain().create_with_context(WriterContext::default()).map_err(|e| classify("topics", &e))?;
     let metadata =
         client.client().fetch_metadata(None, ANSWER).map_err(|e| classify(&format!("the cluster at {}", kafka.settings.brokers), &e))?;
     let has: BTreeMap<_, _> =

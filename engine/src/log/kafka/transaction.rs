@@ -1,7 +1,7 @@
 //! A worker's transactional producer.
 
 use super::{
-    client::{Kafka, classify, taken_over},
+    client::{Kafka, PASSING, classify, taken_over},
     context::{WriterContext, pack},
     member::Fences,
 };
@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// How often a new client asks before the last one waits for as long as it takes.
 const ATTEMPTS: usize = 5;
+/// How long a broker may take to answer at all.
+const A_MOMENT: Duration = Duration::from_secs(2);
 /// Between two looks at what is still to be delivered.
 const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
@@ -44,7 +46,7 @@ pub struct Writer {
 impl Writer {
     /// Makes the producer and takes over its transactional id: an open transaction of a former life is decided.
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
-        let producer = initialised(kafka, &id)?;
+        let producer = started(kafka, &id)?;
         let names = (0..kafka.catalog.topics().len()).map(|topic| kafka.name(topic)).collect();
         Ok(Self { kafka: kafka.clone(), names, id, producer, last_commit: None, broken: false, fences: Fences::default() })
     }
@@ -274,6 +276,25 @@ pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext
             }
         }
     }
+}
+
+/// As [`initialised`], and waits for brokers that are away for a while: a process that was restarted together with them.
+fn started(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, LogError> {
+    let began = Instant::now();
+    loop {
+        match initialised(kafka, id) {
+            Err(LogError::Unavailable(why)) if began.elapsed() < PASSING && !answers(kafka) => {
+                tracing::warn!(id, "the brokers are waited for: {why}");
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Whether a broker answers at all.
+fn answers(kafka: &Kafka) -> bool {
+    let client: KafkaResult<BaseProducer<WriterContext>> = kafka.plain().create_with_context(WriterContext::default());
+    client.is_ok_and(|client| client.client().fetch_metadata(None, A_MOMENT).is_ok())
 }
 
 /// Whether it may go well a moment later: the coordinator has not answered yet, is being elected, or is still ending the
