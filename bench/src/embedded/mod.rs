@@ -4,7 +4,10 @@
 mod product;
 mod storage;
 
-use crate::{figures, figures::Spread, length::length};
+use crate::{
+    figures::{self, Spread},
+    length::length,
+};
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;

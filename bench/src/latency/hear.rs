@@ -84,7 +84,7 @@ impl Ears {
     pub fn listen_to_sockets(&mut self, runtime: &Handle, url: &str, traffic: &Traffic, shoppers: usize) -> Result<()> {
         let open = |shopper: usize| {
             let user = traffic.shopper(shopper);
-            async move { Ok((user.clone(), connect_async(format!("{url}/ws/recommendations/{user}")).await?.0)) }
+            async move { anyhow::Ok((user.clone(), connect_async(format!("{url}/ws/recommendations/{user}")).await?.0)) }
         };
         let opened = stream::iter(0..shoppers).map(open).buffer_unordered(AT_A_TIME);
         let opened: Result<Vec<_>> = runtime.block_on(opened.try_collect());

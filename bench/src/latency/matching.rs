@@ -38,12 +38,9 @@ pub struct Measured {
 /// Gives each view its push. Pushes to a shopper come in the order of the views, so each goes to the first open view that it
 /// fits; views before that one had none.
 pub fn pushes(traffic: &Traffic, started: Instant, measured: Measured, heard: &[Push], of: impl Fn(usize) -> bool) -> Matched {
-    let mut by_shopper: HashMap<usize, std::vec::IntoIter<&Push>> = HashMap::new();
-    let mut all: HashMap<usize, Vec<&Push>> = HashMap::new();
-    heard.iter().for_each(|push| all.entry(push.shopper).or_default().push(push));
-    by_shopper.extend(all.into_iter().map(|(shopper, pushes)| (shopper, pushes.into_iter())));
+    let mut came: HashMap<usize, Vec<&Push>> = HashMap::new();
+    heard.iter().for_each(|push| came.entry(push.shopper).or_default().push(push));
     let mut matched = Matched::default();
-    // Views of one shopper, in order; each takes pushes until one fits, or leaves them to the next.
     let mut open: HashMap<usize, Vec<usize>> = HashMap::new();
     for n in 0..measured.end {
         if let Event::View { shopper, .. } = traffic.event(n)
@@ -55,7 +52,7 @@ pub fn pushes(traffic: &Traffic, started: Instant, measured: Measured, heard: &[
     for (shopper, views) in open {
         let mut views = views.into_iter().peekable();
         let mut missing = |n: usize| matched.missing += usize::from(n >= measured.first);
-        for push in by_shopper.remove(&shopper).into_iter().flatten() {
+        for push in came.remove(&shopper).into_iter().flatten() {
             let fits = |n: &usize| started + traffic.due(*n) <= push.at && is_owed(&traffic.event(*n), &push.ids);
             let Some(found) = views.clone().find(|n| fits(n)) else { continue };
             while let Some(n) = views.next_if(|n| *n < found) {
@@ -79,7 +76,7 @@ fn is_owed(event: &Event, ids: &[String]) -> bool {
 pub fn decisions(traffic: &Traffic, started: Instant, measured: Measured, heard: &[(Instant, String)]) -> Matched {
     let mut first: HashMap<&str, Instant> = HashMap::new();
     for (at, product) in heard {
-        first.entry(product).and_modify(|before| *before = (*before).min(*at)).or_insert(*at);
+        first.entry(product.as_str()).and_modify(|before| *before = (*before).min(*at)).or_insert(*at);
     }
     let mut matched = Matched::default();
     for n in measured.first..measured.end {

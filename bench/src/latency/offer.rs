@@ -88,10 +88,11 @@ pub fn to_gateway(runtime: &Handle, url: &str, traffic: &Traffic, start: Start) 
     let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
     let (url, places) = (format!("{url}/v1/events"), Arc::new(Semaphore::new(CONNECTIONS)));
     let (accepted, refused) = (Arc::new(Mutex::new(Vec::with_capacity(start.events))), Arc::new(AtomicUsize::new(0)));
+    let mut posts = Vec::with_capacity(start.events);
     start.pace(traffic, |_, value, n| {
         let request = client.post(&url).header("content-type", "application/json").body(value);
         let (places, accepted, refused, due) = (places.clone(), accepted.clone(), refused.clone(), start.started + traffic.due(n));
-        runtime.spawn(async move {
+        posts.push(runtime.spawn(async move {
             // Never closed.
             let _place = places.acquire().await;
             // The body is read, so that the connection is free for the next.
@@ -100,11 +101,10 @@ pub fn to_gateway(runtime: &Handle, url: &str, traffic: &Traffic, start: Start) 
                 Ok(_) => accepted.lock().push((n, due.elapsed())),
                 Err(_) => drop(refused.fetch_add(1, Ordering::Relaxed)),
             }
-        });
+        }));
         Ok(())
     })?;
-    // All places are free once all are answered.
-    let _all = runtime.block_on(places.acquire_many(CONNECTIONS as u32))?;
+    posts.into_iter().try_for_each(|post| runtime.block_on(post))?;
     let accepted = std::mem::take(&mut *accepted.lock());
     Ok(Offered { accepted, refused: refused.load(Ordering::Relaxed) })
 }
