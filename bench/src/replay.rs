@@ -105,6 +105,6 @@ fn replay(name: &str, events: usize, records: usize, inputs: Vec<String>, out: &
     println!("{name:<28}{events:>12}{records:>12}{seconds:>12.1}{rate:>12.0}{cpu:>16.1}{:>16}", used.peak_rss_mb);
     Ok(json!({
         "input": name, "events": events, "records": records, "seconds": seconds, "events_per_s": rate,
-        "cpu_s_per_million": cpu, "peak_rss_mb": used.peak_rss_mb, "outputs": summary["outputs"],
+        "cpu_s_per_million": cpu, "peak_rss_mb": used.peak_rss_mb, "outputs": summary.get("outputs"),
     }))
 }

@@ -142,12 +142,12 @@ impl Ears {
     }
 
     /// What Redis published to the shoppers.
-    pub fn from_redis(&self, traffic: &Traffic) -> Vec<Push> {
+    pub fn redis_pushes(&self, traffic: &Traffic) -> Vec<Push> {
         pushes(&self.redis, |channel| traffic.number(channel.strip_prefix("user:")?.strip_suffix(":recommendations")?))
     }
 
     /// What came over the sockets.
-    pub fn from_sockets(&self, traffic: &Traffic) -> Vec<Push> {
+    pub fn socket_pushes(&self, traffic: &Traffic) -> Vec<Push> {
         pushes(&self.sockets, |user| traffic.number(user))
     }
 

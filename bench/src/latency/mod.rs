@@ -114,7 +114,7 @@ impl Running {
     fn start(log: Log) -> Result<Self> {
         let redis = Redis::start();
         let run = Tillflow::run().set("redis.url", redis.url()).within(LONG);
-        let (products, stock) = traffic::shop();
+        let (products, stock) = (traffic::products(), traffic::stock());
         let (tillflow, kafka) = match log {
             Log::Kafka => {
                 let kafka = Kafka::setup().for_load().heap_mb(1_024).start();
@@ -136,10 +136,11 @@ impl Running {
         };
         let mut running = Self { log, tillflow, redis, kafka, runtime: Runtime::new()? };
         running.tillflow.wait_until_ready();
-        let (last, tillflow) = (traffic::shop().0.pop().map(|(id, _)| id).unwrap_or_default(), &running.tillflow);
+        let (last, tillflow) = (traffic::products().pop().map(|(id, _)| id).unwrap_or_default(), &running.tillflow);
         until("products and their stock are known", LONG, || {
             let answer = tillflow.get(&format!("/v1/products/{last}"));
-            answer.status().is_success() && answer.json::<Value>().is_ok_and(|product| product["stock_level"].is_number())
+            answer.status().is_success()
+                && answer.json::<Value>().is_ok_and(|product| product.get("stock_level").is_some_and(Value::is_number))
         });
         Ok(running)
     }
@@ -177,8 +178,8 @@ impl Running {
         let goal = self.log.push_goal_ms();
         let parts = [
             ("accepted", accepted, None),
-            ("Redis message", pushes(&ears.from_redis(&traffic), &|_| true), Some(goal)),
-            ("WebSocket message", pushes(&ears.from_sockets(&traffic), &|shopper| shopper < sockets), Some(goal)),
+            ("Redis message", pushes(&ears.redis_pushes(&traffic), &|_| true), Some(goal)),
+            ("WebSocket message", pushes(&ears.socket_pushes(&traffic), &|shopper| shopper < sockets), Some(goal)),
             ("second stage", matching::decisions(&traffic, start.started, measured, &ears.decisions()), Some(DECISION_GOAL_MS)),
         ];
         let asked = parts.into_iter().filter(|(what, ..)| *what != "accepted" || self.kafka.is_none());
@@ -215,7 +216,7 @@ fn row(log: Log, rate: usize, what: &str, matched: Matched, goal: Option<f64>, c
     });
     print!("{:<10}{rate:>9}  {what:<20}{:>9}{missing:>11}", log.name(), spread.len());
     for (_, field) in COLUMNS {
-        match row[field].as_f64() {
+        match row.get(field).and_then(Value::as_f64) {
             Some(value) => print!("{value:>12.1}"),
             None => print!("{:>12}", "-"),
         }

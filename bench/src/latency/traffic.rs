@@ -121,15 +121,15 @@ impl Traffic {
     }
 }
 
-/// The products of the pairs, and a stock of each.
-pub fn shop() -> (Vec<(String, Value)>, Vec<(String, Value)>) {
-    let products = crate::load::catalogue(2 * PAIRS).collect();
-    let stock = |n| {
-        let id = format!("p{n}");
-        let level = json!({"product_id": id, "stock_level": STOCK, "last_updated": Timestamp::wall()});
-        (id, level)
-    };
-    (products, (0..2 * PAIRS).map(stock).collect())
+/// The products of the pairs, by id.
+pub fn products() -> Vec<(String, Value)> {
+    crate::load::catalogue(2 * PAIRS).collect()
+}
+
+/// A stock of each.
+pub fn stock() -> Vec<(String, Value)> {
+    let level = |id: String| (id.clone(), json!({"product_id": id, "stock_level": STOCK, "last_updated": Timestamp::wall()}));
+    products().into_iter().map(|(id, _)| level(id)).collect()
 }
 
 #[cfg(test)]
