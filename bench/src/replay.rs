@@ -39,8 +39,8 @@ impl Replay {
     /// When something does not run.
     pub fn run(&self, json: &Path) -> Result<()> {
         println!(
-            "{:<28}{:>12}{:>12}{:>12}{:>12}{:>16}{:>16}",
-            "", "events", "records", "seconds", "events/s", "CPU-s/M events", "peak RSS (MB)"
+            "{:<20}{:>12}{:>12}{:>12}{:>12}{:>12}{:>16}{:>17}{:>16}",
+            "", "events", "records", "seconds", "events/s", "records/s", "CPU-s/M events", "CPU-s/M records", "peak RSS (MB)"
         );
         let mut rows = Vec::new();
         if self.retail != Some(0) {
@@ -100,11 +100,11 @@ fn replay(name: &str, events: usize, records: usize, inputs: Vec<String>, out: &
     }
     let summary = std::fs::read_to_string(out.join("summary.json")).context("the replay's summary")?;
     let summary: Value = serde_json::from_str(&summary)?;
-    let cpu = used.cpu_s * 1e6 / events as f64;
-    let rate = events as f64 / seconds;
-    println!("{name:<28}{events:>12}{records:>12}{seconds:>12.1}{rate:>12.0}{cpu:>16.1}{:>16}", used.peak_rss_mb);
+    let (rate, cpu) = (|n: usize| n as f64 / seconds, |n: usize| used.cpu_s * 1e6 / n as f64);
+    print!("{name:<20}{events:>12}{records:>12}{seconds:>12.1}{:>12.0}{:>12.0}", rate(events), rate(records));
+    println!("{:>16.1}{:>17.1}{:>16}", cpu(events), cpu(records), used.peak_rss_mb);
     Ok(json!({
-        "input": name, "events": events, "records": records, "seconds": seconds, "events_per_s": rate,
-        "cpu_s_per_million": cpu, "peak_rss_mb": used.peak_rss_mb, "outputs": summary.get("outputs"),
+        "input": name, "events": events, "records": records, "seconds": seconds, "events_per_s": rate(events),
+        "records_per_s": rate(records), "cpu_s_per_million_events": cpu(events), "cpu_s_per_million_records": cpu(records), "peak_rss_mb": used.peak_rss_mb, "outputs": summary.get("outputs"),
     }))
 }

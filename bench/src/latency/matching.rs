@@ -69,7 +69,7 @@ pub fn pushes(traffic: &Traffic, started: Instant, measured: Measured, heard: &[
 }
 
 fn is_owed(event: &Event, ids: &[String]) -> bool {
-    matches!(event, Event::View { product, other, .. } if ids.contains(other) && !ids.contains(product))
+    matches!(event, Event::View { product, others, .. } if others.iter().all(|other| ids.contains(other)) && !ids.contains(product))
 }
 
 /// Gives each order the first decision about its product.
@@ -95,40 +95,44 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Views of shopper 0 at a rate at which each second event is theirs: their numbers and what they are owed.
+    /// The views of shopper 0, with what they are owed.
     fn views(traffic: &Traffic, end: usize) -> Vec<(usize, Vec<String>)> {
         let all = (0..end).filter_map(|n| match traffic.event(n) {
-            Event::View { shopper: 0, other, .. } => Some((n, vec!["p9".to_owned(), other])),
+            Event::View { shopper: 0, others, .. } => Some((n, others)),
             _ => None,
         });
         all.collect()
     }
 
-    #[test]
-    fn a_push_that_did_not_come_is_counted_and_the_next_one_is_not_taken_for_it() {
-        let (traffic, started) = (Traffic::new("t", 1), Instant::now());
-        let measured = Measured { first: 4, end: 16 };
-        let views = views(&traffic, measured.end);
-        let push =
-            |(n, ids): &(usize, Vec<String>), late: Duration| Push { at: started + traffic.due(*n) + late, shopper: 0, ids: ids.clone() };
-        let all: Vec<_> = views.iter().map(|view| push(view, 7 * MS)).collect();
-        let measurable = views.iter().filter(|(n, _)| *n >= 4).count();
-        let matched = pushes(&traffic, started, measured, &all, |shopper| shopper == 0);
-        assert_eq!((matched.took, matched.missing), (vec![7 * MS; measurable], 0));
-        let mut less = all.clone();
-        less.remove(views.len() - 2);
-        let matched = pushes(&traffic, started, measured, &less, |shopper| shopper == 0);
-        assert_eq!((matched.took, matched.missing), (vec![7 * MS; measurable - 1], 1));
+    fn pushed(traffic: &Traffic, started: Instant, late: Duration, end: usize) -> Vec<Push> {
+        let push = |(n, ids)| Push { at: started + traffic.due(n) + late, shopper: 0, ids };
+        views(traffic, end).into_iter().map(push).collect()
     }
 
     #[test]
-    fn a_push_that_comes_after_the_next_view_still_counts_from_its_own() {
-        let (traffic, started) = (Traffic::new("t", 1), Instant::now());
-        let measured = Measured { first: 0, end: 4 };
-        let late: Vec<_> =
-            views(&traffic, 4).into_iter().map(|(n, ids)| Push { at: started + traffic.due(n) + 3_000 * MS, shopper: 0, ids }).collect();
+    fn a_push_that_did_not_come_is_counted_and_the_next_one_is_not_taken_for_it() {
+        let (traffic, started, measured) = (Traffic::new("t", 1), Instant::now(), Measured { first: 4, end: 16 });
+        let all = pushed(&traffic, started, 7 * MS, measured.end);
+        let count = views(&traffic, measured.end).iter().filter(|(n, _)| *n >= measured.first).count();
+        let matched = pushes(&traffic, started, measured, &all, |shopper| shopper == 0);
+        assert_eq!((matched.took, matched.missing), (vec![7 * MS; count], 0));
+        let mut less = all.clone();
+        less.remove(all.len() - 2);
+        let matched = pushes(&traffic, started, measured, &less, |shopper| shopper == 0);
+        assert_eq!((matched.took, matched.missing), (vec![7 * MS; count - 1], 1));
+        // One from before what is measured counts for nothing, there or not.
+        let matched = pushes(&traffic, started, measured, &all[1..], |shopper| shopper == 0);
+        assert_eq!((matched.took, matched.missing), (vec![7 * MS; count], 0));
+    }
+
+    #[test]
+    fn a_push_that_comes_after_further_views_still_counts_from_its_own() {
+        let (traffic, started, measured) = (Traffic::new("t", 1), Instant::now(), Measured { first: 0, end: 8 });
+        let late = pushed(&traffic, started, 5_000 * MS, measured.end);
         let matched = pushes(&traffic, started, measured, &late, |shopper| shopper == 0);
-        assert_eq!((matched.took, matched.missing), (vec![3_000 * MS; 2], 0));
+        assert_eq!((matched.took, matched.missing), (vec![5_000 * MS; late.len()], 0));
+        let matched = pushes(&traffic, started, measured, &late[1..], |shopper| shopper == 0);
+        assert_eq!((matched.took, matched.missing), (vec![5_000 * MS; late.len() - 1], 1));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Running {
     fn start(log: Log) -> Result<Self> {
         let redis = Redis::start();
         let run = Tillflow::run().set("redis.url", redis.url()).within(LONG);
-        let (products, stock) = (traffic::products(), traffic::stock());
+        let (products, stock, orders) = (traffic::products(), traffic::stock(), traffic::orders());
         let (tillflow, kafka) = match log {
             Log::Kafka => {
                 let kafka = Kafka::setup().for_load().heap_mb(1_024).start();
@@ -123,11 +123,12 @@ impl Running {
                 let text = |records: Vec<(String, Value)>| records.into_iter().map(|(id, record)| (id, record.to_string()));
                 kafka.send(&shop.topic("products"), text(products));
                 kafka.send(&shop.topic("inventory"), text(stock));
+                kafka.send(&shop.topic("user_events"), text(orders));
                 (tillflow, Some((kafka, shop)))
             }
             Log::Embedded => {
                 let tillflow = run.spawn();
-                for (path, records) in [("/v1/topics/products", products), ("/v1/inventory", stock)] {
+                for (path, records) in [("/v1/topics/products", products), ("/v1/inventory", stock), ("/v1/events", orders)] {
                     let records = records.into_iter().map(|(_, record)| record).collect();
                     tillflow.post(path, records).error_for_status().context("posting the catalogue")?;
                 }
@@ -136,11 +137,14 @@ impl Running {
         };
         let mut running = Self { log, tillflow, redis, kafka, runtime: Runtime::new()? };
         running.tillflow.wait_until_ready();
-        let (last, tillflow) = (traffic::products().pop().map(|(id, _)| id).unwrap_or_default(), &running.tillflow);
-        until("products and their stock are known", LONG, || {
-            let answer = tillflow.get(&format!("/v1/products/{last}"));
-            answer.status().is_success()
-                && answer.json::<Value>().is_ok_and(|product| product.get("stock_level").is_some_and(Value::is_number))
+        let tillflow = &running.tillflow;
+        let answer = |path: String| tillflow.get(&path).json::<Value>().unwrap_or_default();
+        until("products, their stock and their neighbours are known", LONG, || {
+            traffic::products().iter().all(|(id, _)| {
+                let related = answer(format!("/v1/products/{id}/related"));
+                let is_known = related.get("related").and_then(Value::as_array).is_some_and(|list| list.len() >= traffic::SHELF - 1);
+                is_known && answer(format!("/v1/products/{id}")).get("stock_level").is_some_and(Value::is_number)
+            })
         });
         Ok(running)
     }

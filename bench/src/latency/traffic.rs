@@ -1,8 +1,9 @@
-//! What is offered: shoppers who look at the two products of their pair by turns, and buyers of products that nobody knows yet.
+//! What is offered: shoppers who look at the products of a shelf one after the other, and buyers of products that nobody knows yet.
 //!
 //! A push says nothing new, and so is not made, unless the list is another than before; and none comes within a second of the
-//! last one to the same shopper. A shopper who goes to and fro between two products that belong together, and comes back only
-//! after [`TURN`], is owed one push a view: each list holds the other product and not the one looked at.
+//! last one to the same shopper. A shopper who goes along a shelf of products that are bought together, round and round, with
+//! [`TURN`] between two looks, is owed one push a view: each list holds the whole shelf but the product looked at. So a push says
+//! which view it is for, up to a delay of a whole round.
 //!
 //! A decision of the second stage must be told from those that other events bring, too: an order of two new products makes
 //! each the other's first neighbour, which is published at once.
@@ -13,8 +14,10 @@ use tillflow_schemas::Timestamp;
 
 /// Between two events of a shopper: above the least time between two pushes, with room for a push that comes late.
 const TURN: Duration = Duration::from_secs(2);
-/// Pairs of products that shoppers look at.
-const PAIRS: usize = 100;
+/// Shelves of products that shoppers look at.
+const SHELVES: usize = 25;
+/// Products of a shelf: as few as fit into one push with room to spare.
+pub const SHELF: usize = 8;
 /// One event in so many is an order.
 const ORDERS: usize = 10;
 /// Different buyers.
@@ -34,14 +37,14 @@ pub struct Traffic {
 /// One event, and what tells the message that it is owed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A view, owed a push to its shopper that holds `other` and not `product`.
+    /// A view, owed a push to its shopper that holds all of the shelf but `product`.
     View {
         /// Number of the shopper.
         shopper: usize,
         /// What is looked at.
         product: String,
-        /// The other one of the pair.
-        other: String,
+        /// The others of the shelf.
+        others: Vec<String>,
     },
     /// An order, owed the first list of `product`.
     Order {
@@ -94,8 +97,8 @@ impl Traffic {
         }
         let view = n - n / ORDERS;
         let (shopper, turn) = (view % self.shoppers, view / self.shoppers);
-        let product = |side: usize| format!("p{}", 2 * (shopper % PAIRS) + side % 2);
-        Event::View { shopper, product: product(turn), other: product(turn + 1) }
+        let product = |place: usize| format!("p{}", SHELF * (shopper % SHELVES) + place % SHELF);
+        Event::View { shopper, product: product(turn), others: (1..SHELF).map(|next| product(turn + next)).collect() }
     }
 
     /// It as it is sent: key and value.
@@ -121,9 +124,23 @@ impl Traffic {
     }
 }
 
-/// The products of the pairs, by id.
+/// The products of all shelves, by id.
 pub fn products() -> Vec<(String, Value)> {
-    crate::load::catalogue(2 * PAIRS).collect()
+    crate::load::catalogue(SHELVES * SHELF).collect()
+}
+
+/// An order of each shelf's products, by who buys it: from then on they belong together.
+pub fn orders() -> Vec<(String, Value)> {
+    let order = |shelf: usize| {
+        let (user, id) = (format!("buyer-{shelf}"), format!("shelf-{shelf}"));
+        let items = (0..SHELF).map(|place| json!({"product_id": format!("p{}", SHELF * shelf + place), "quantity": 1, "price": "12.50"}));
+        let order = json!({
+            "event_id": id, "event_type": "order_completed", "user_id": user, "timestamp": Timestamp::wall(), "order_id": id,
+            "total_amount": "100.00", "items": items.collect::<Value>()
+        });
+        (user, order)
+    };
+    (0..SHELVES).map(order).collect()
 }
 
 /// A stock of each.
@@ -138,15 +155,16 @@ mod tests {
     use std::collections::{HashMap, HashSet};
 
     #[test]
-    fn a_shopper_comes_back_after_two_seconds_to_the_other_product() {
+    fn a_shopper_comes_back_after_two_seconds_to_the_next_product_of_the_shelf() {
         for rate in [10, 100, 2_000] {
             let traffic = Traffic::new("t", rate);
-            let mut last: HashMap<usize, (Duration, String)> = HashMap::new();
+            let mut last: HashMap<usize, (Duration, Vec<String>)> = HashMap::new();
             for n in 0..traffic.within(Duration::from_secs(10)) {
-                let Event::View { shopper, product, other } = traffic.event(n) else { continue };
-                if let Some((at, before)) = last.insert(shopper, (traffic.due(n), product.clone())) {
+                let Event::View { shopper, product, others } = traffic.event(n) else { continue };
+                assert!(!others.contains(&product) && others.iter().collect::<HashSet<_>>().len() == SHELF - 1);
+                if let Some((at, before)) = last.insert(shopper, (traffic.due(n), others)) {
                     assert!(traffic.due(n) - at > Duration::from_millis(1_900), "{rate}: {:?}", traffic.due(n) - at);
-                    assert_eq!(before, other);
+                    assert_eq!(before.first(), Some(&product));
                 }
             }
             assert_eq!(last.len(), traffic.shoppers());
