@@ -105,6 +105,7 @@ fn replay(name: &str, events: usize, records: usize, inputs: Vec<String>, out: &
     println!("{:>16.1}{:>17.1}{:>16}", cpu(events), cpu(records), used.peak_rss_mb);
     Ok(json!({
         "input": name, "events": events, "records": records, "seconds": seconds, "events_per_s": rate(events),
-        "records_per_s": rate(records), "cpu_s_per_million_events": cpu(events), "cpu_s_per_million_records": cpu(records), "peak_rss_mb": used.peak_rss_mb, "outputs": summary.get("outputs"),
+        "records_per_s": rate(records), "cpu_s_per_million_events": cpu(events), "cpu_s_per_million_records": cpu(records),
+        "peak_rss_mb": used.peak_rss_mb, "outputs": summary.get("outputs"),
     }))
 }
