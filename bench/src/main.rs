@@ -2,9 +2,15 @@
 //! Tillflow's engine, and Tillflow with its default rules.
 
 mod copy;
+mod embedded;
+mod figures;
+mod latency;
+mod length;
 mod load;
 mod peer;
+mod plot;
 mod product;
+mod replay;
 mod usage;
 
 use anyhow::{Context, Result, bail};
@@ -48,8 +54,11 @@ struct Arguments {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     check: bool,
     /// Where the figures go, as JSON.
-    #[arg(long, default_value = "bench.json")]
+    #[arg(long, global = true, default_value = "bench.json")]
     json: PathBuf,
+    /// Draws what --json holds of these runs into an SVG file, and runs nothing.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -79,6 +88,12 @@ impl Contender {
 
 #[derive(Subcommand)]
 enum Part {
+    /// From an event to a Redis message, a WebSocket message and a decision of the second stage.
+    Latency(latency::Latency),
+    /// What the embedded log takes and what is processed there, beside SQLite.
+    Embedded(embedded::Embedded),
+    /// Recorded events through `tillflow replay`.
+    Replay(replay::Replay),
     /// The bare copy alone, in a process of its own so that what it uses can be told.
     #[command(hide = true)]
     Copy { brokers: String, input: String, output: String },
@@ -98,7 +113,13 @@ fn main() -> Result<()> {
             Ok(())
         }
         Some(Part::Instance(instance)) => instance.run(),
-        None => compare(&arguments),
+        Some(Part::Latency(latency)) => latency.run(&arguments.json),
+        Some(Part::Embedded(embedded)) => embedded.run(&arguments.json),
+        Some(Part::Replay(replay)) => replay.run(&arguments.json),
+        None => match &arguments.plot {
+            Some(file) => plot::draw(&arguments.json, file),
+            None => compare(&arguments),
+        },
     }
 }
 
@@ -133,9 +154,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
         "events": arguments.events, "users": arguments.users, "products": arguments.products, "workers": arguments.workers,
         "bytes": bytes, "drain": figures,
     });
-    std::fs::write(&arguments.json, format!("{figures:#}\n")).with_context(|| format!("writing {}", arguments.json.display()))?;
-    println!("written to {}", arguments.json.display());
-    Ok(())
+    figures::keep(&arguments.json, figures)
 }
 
 /// Writes the workload and shows each event to `look`; returns its bytes.
