@@ -3,8 +3,8 @@
 use crate::{Backend, Read, Result, Size, Snapshots, StateError, key};
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, IteratorMode, Options, ReadOptions,
-    WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, FlushOptions, IteratorMode, Options,
+    ReadOptions, WriteBatch, WriteBufferManager, WriteOptions, checkpoint::Checkpoint,
 };
 use std::{
     path::{Path, PathBuf},
@@ -188,6 +188,16 @@ impl Directory {
     /// When the storage fails.
     pub fn flush(&self) -> Result<()> {
         self.db()?.flush().map_err(|e| self.fail(&e))
+    }
+
+    /// Begins to bring everything written so far to disk, and does not wait for it.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn flush_soon(&self) -> Result<()> {
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.db()?.flush_opt(&options).map_err(|e| self.fail(&e))
     }
 
     /// Rewrites the files of these families, so that what was deleted or overwritten is in none of them any more.

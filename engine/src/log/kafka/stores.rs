@@ -18,10 +18,6 @@ use tillflow_state::{Backend, Directory, Durability, Read, Shared, StateError, S
 /// How often stores are flushed: after a crash at most this much of the changelog is read again.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 
-/// So soon after a store was opened they are flushed the first time: a process that crashes again and again would otherwise
-/// read ever more of the changelog.
-const FIRST_FLUSH: Duration = Duration::from_secs(2);
-
 /// How long a query may hold a store that is to be opened again.
 const HELD_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -84,7 +80,7 @@ pub struct OpenStores {
     stores: Stores,
     group: &'static str,
     open: BTreeMap<u32, Directory>,
-    flush_at: Instant,
+    flushed: Instant,
     /// When they were last looked at, and at which position each stood then.
     looked: Timestamp,
     positions: BTreeMap<u32, i64>,
@@ -97,7 +93,7 @@ impl OpenStores {
             stores: stores.clone(),
             group,
             open: BTreeMap::new(),
-            flush_at: Instant::now() + FLUSH_EVERY,
+            flushed: Instant::now(),
             looked: Timestamp::wall(),
             positions: BTreeMap::new(),
         }
@@ -145,7 +141,6 @@ impl OpenStores {
             backend.apply(&mut std::iter::once((MADE_FROM, Some(id.as_bytes()))))?;
         }
         self.open.insert(partition, directory);
-        self.flush_at = self.flush_at.min(Instant::now() + FIRST_FLUSH);
         Ok(Opened {
             store: Store::new(Box::new(backend.clone())),
             snapshots: Arc::new(backend),
@@ -182,12 +177,20 @@ impl OpenStores {
         self.close(&all);
     }
 
+    /// Begins to flush a store that was restored: a process that crashes again and again would otherwise read ever more of
+    /// the changelog.
+    pub fn restored(&self, partition: u32) {
+        if let Some(Err(e)) = self.open.get(&partition).map(Directory::flush_soon) {
+            tracing::warn!(group = self.group, partition, "flushing the store: {e}");
+        }
+    }
+
     /// Flushes stores now and then, to keep the tail short that a crash leaves to be read again.
     pub fn flush_sometimes(&mut self) {
-        if Instant::now() < self.flush_at {
+        if self.flushed.elapsed() < FLUSH_EVERY {
             return;
         }
-        self.flush_at = Instant::now() + FLUSH_EVERY;
+        self.flushed = Instant::now();
         self.note_time();
         for (partition, directory) in &self.open {
             if let Err(e) = directory.flush() {

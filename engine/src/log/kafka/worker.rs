@@ -226,6 +226,8 @@ impl Log for KafkaLog {
             };
             starts.push((at, begin));
         }
+        let tasks: BTreeSet<_> = starts.iter().map(|(at, _)| at.partition).collect();
+        tasks.into_iter().for_each(|partition| self.stores.restored(partition));
         self.assign_at(&starts)?;
         // What was written before now is taken in the order of its time; so it must be known to be there.
         self.look_at_ends();
