@@ -18,6 +18,8 @@ use tillflow_tests::{
 const LONG: Duration = Duration::from_secs(900);
 /// Members are given up for dead after this long.
 const SESSION: Duration = Duration::from_secs(6);
+/// After so many seconds of sleep another has taken over, however busy the machine is.
+const LONG_SLEEP: u64 = 30;
 /// The instances, of which as many take part as a test says.
 const NAMES: [&str; 3] = ["one", "two", "three"];
 /// Signals that end a process which its own code crashed.
@@ -247,8 +249,10 @@ impl<'a> Torture<'a> {
         self.proxy.release();
         if held {
             until("the late commit is answered", LONG, || self.proxy.answered().is_some());
-            assert!(self.proxy.refused_late(), "a late commit was answered with {:?}", self.proxy.answered());
-            self.refused += 1;
+            // After a sleep little longer than a session another may not have taken over yet; then it may still commit.
+            let refused = self.proxy.refused_late();
+            assert!(refused || seconds < LONG_SLEEP, "a late commit was answered with {:?}", self.proxy.answered());
+            self.refused += u32::from(refused);
         }
         self.instances[i].process().thaw();
     }
