@@ -74,11 +74,18 @@ pub fn embedded_log(data: &Path) -> Embedded {
 /// When it fails.
 #[must_use]
 pub fn replayed(workload: &Workload, files: &Arc<Scratch>) -> Outputs {
+    replayed_on(PARTITIONS, workload, files)
+}
+
+/// As [`replayed`], on so many partitions: how usual a product is goes by a partition's sample.
+#[must_use]
+pub fn replayed_on(partitions: u32, workload: &Workload, files: &Arc<Scratch>) -> Outputs {
     let out = files.join("out");
     let mut arguments = vec!["replay".to_owned()];
     arguments.extend(workload.files(files.path()));
     arguments.extend(["--out".into(), out.display().to_string()]);
-    let _ = Tillflow::command(arguments).within(Duration::from_secs(3_600)).finish().ok();
+    let replay = Tillflow::command(arguments).set("topics.partitions", partitions);
+    let _ = replay.within(Duration::from_secs(3_600)).finish().ok();
     outputs_of(&out)
 }
 

@@ -10,7 +10,7 @@ use tillflow_schemas::Timestamp;
 use tillflow_tests::{
     Api, Fault, Kafka, Proxy, Redis, Smtp, Tillflow,
     cluster::{PARTITIONS, Shop},
-    compare::{differences, replayed},
+    compare::{differences, replayed_on},
     scratch, until,
     workload::{Line, Workload},
 };
@@ -92,7 +92,7 @@ impl<'a> Torture<'a> {
         let (kafka, redis, mail_server) = (Kafka::start(), Redis::start(), Smtp::start());
         let proxy = kafka.proxy();
         // Two workers each, and for every one of them tasks in both groups.
-        let shop = Shop::with_partitions(&kafka, &proxy.address(), if instances > 2 { 12 } else { PARTITIONS });
+        let shop = Shop::with_partitions(&kafka, &proxy.address(), partitions(instances));
         let portion = workload.lines.len().div_ceil(portions);
         let (rest, end) = (workload.lines.as_slice(), workload.end);
         let mut torture = Self {
@@ -326,10 +326,15 @@ fn logged(log: &str, what: &str, instance: usize) -> Vec<Logged> {
     lines.filter_map(|l| Some(Logged { instance, at: Timestamp::parse(l.split_whitespace().next()?).ok()?, text: l.to_owned() })).collect()
 }
 
+/// Enough for every worker of so many instances to have several.
+fn partitions(instances: usize) -> u32 {
+    if instances > 2 { 12 } else { PARTITIONS }
+}
+
 /// Strikes at so many instances while the workload is processed, and compares.
 fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
     let files = std::sync::Arc::new(scratch("torture"));
-    let expected = replayed(workload, &files);
+    let expected = replayed_on(partitions(instances), workload, &files);
     let started = Instant::now();
     let mut torture = Torture::new(workload, blows.len() + 1, instances);
     for blow in blows {
