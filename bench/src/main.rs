@@ -10,7 +10,10 @@ mod load;
 mod peer;
 mod plot;
 mod product;
+mod recovery;
 mod replay;
+mod scaling;
+mod streams;
 mod usage;
 
 use anyhow::{Context, Result, bail};
@@ -22,6 +25,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
 };
+use streams::Streams;
 use tillflow_tests::{Kafka, cluster::Shop};
 use tracing_subscriber::EnvFilter;
 
@@ -53,6 +57,9 @@ struct Arguments {
     /// Whether the peers' job is compared with a model on one thread.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     check: bool,
+    /// Events that Kafka Streams takes of them, which needs minutes for more.
+    #[arg(long, default_value_t = 300_000)]
+    streams_events: u64,
     /// Where the figures go, as JSON.
     #[arg(long, global = true, default_value = "bench.json")]
     json: PathBuf,
@@ -73,6 +80,8 @@ enum Contender {
     Bounded,
     /// The product with its default rules.
     Product,
+    /// Kafka Streams doing the peers' job, where it is beside the clone.
+    Streams,
 }
 
 impl Contender {
@@ -82,6 +91,7 @@ impl Contender {
             Self::Exact => "peers' job, every pair",
             Self::Bounded => "peers' job, bounded",
             Self::Product => "tillflow, default rules",
+            Self::Streams => "Kafka Streams",
         }
     }
 }
@@ -100,6 +110,10 @@ enum Part {
     /// An instance of the peers' job alone.
     #[command(hide = true)]
     Instance(Instance),
+    /// How soon an instance goes on that was killed, or whose place another takes.
+    Recovery(recovery::Recovery),
+    /// Rate and memory by users, products and bytes of state.
+    Scaling(scaling::Scaling),
 }
 
 fn main() -> Result<()> {
@@ -116,6 +130,8 @@ fn main() -> Result<()> {
         Some(Part::Latency(latency)) => latency.run(&arguments.json),
         Some(Part::Embedded(embedded)) => embedded.run(&arguments.json),
         Some(Part::Replay(replay)) => replay.run(&arguments.json),
+        Some(Part::Recovery(recovery)) => recovery.run(&arguments.json),
+        Some(Part::Scaling(scaling)) => scaling.run(&arguments.json),
         None => match &arguments.plot {
             Some(file) => plot::draw(&arguments.json, file),
             None => compare(&arguments),
@@ -135,7 +151,9 @@ fn compare(arguments: &Arguments) -> Result<()> {
     run::create_topics(&kafka, &prefix, &[Mode::Exact, Mode::Bounded])?;
     let events = run::input(&prefix, "user_event")?;
     let mut model = Model::default();
-    let bytes = fill(&kafka, &events, arguments, &mut |event| if arguments.check { model.take(event) } else { Ok(()) })?;
+    let bytes = fill(&kafka, &events, workload(arguments, arguments.events), &mut |event| {
+        if arguments.check { model.take(event) } else { Ok(()) }
+    })?;
     kafka.send(&run::input(&prefix, "inventory")?, load::stock(arguments.events, arguments.products, SEED));
     eprintln!("{} events, {:.0} MB", arguments.events, bytes as f64 / 1e6);
     let mut figures = Map::new();
@@ -146,8 +164,12 @@ fn compare(arguments: &Arguments) -> Result<()> {
             Contender::Exact => peers(&kafka, &prefix, Mode::Exact, arguments, &model)?,
             Contender::Bounded => peers(&kafka, &prefix, Mode::Bounded, arguments, &model)?,
             Contender::Product => default_rules(&kafka, arguments)?,
+            Contender::Streams => match kafka_streams(&kafka, arguments)? {
+                Some(drained) => drained,
+                None => continue,
+            },
         };
-        row(contender.title(), arguments.events, &drained);
+        row(contender.title(), drained["events"].as_u64().unwrap_or(arguments.events), &drained);
         figures.insert(format!("{contender:?}").to_lowercase(), drained);
     }
     let figures = json!({
@@ -157,10 +179,20 @@ fn compare(arguments: &Arguments) -> Result<()> {
     figures::keep(&arguments.json, figures)
 }
 
-/// Writes the workload and shows each event to `look`; returns its bytes.
-fn fill(kafka: &Kafka, topic: &str, arguments: &Arguments, look: &mut dyn FnMut(&str) -> Result<()>) -> Result<usize> {
+/// The first so many events.
+fn workload(arguments: &Arguments, events: u64) -> impl Iterator<Item = (String, String)> {
+    load::events(events, arguments.users, arguments.products, SEED)
+}
+
+/// Writes events and shows each to `look`; returns their bytes.
+fn fill(
+    kafka: &Kafka,
+    topic: &str,
+    events: impl Iterator<Item = (String, String)>,
+    look: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<usize> {
     let mut bytes = 0;
-    let mut events = load::events(arguments.events, arguments.users, arguments.products, SEED).peekable();
+    let mut events = events.peekable();
     while events.peek().is_some() {
         let batch: Vec<_> = events.by_ref().take(BATCH).collect();
         bytes += batch.iter().map(|(_, event)| event.len()).sum::<usize>();
@@ -196,8 +228,18 @@ fn default_rules(kafka: &Kafka, arguments: &Arguments) -> Result<Value> {
     let shop = Shop::new(kafka, &kafka.bootstrap());
     kafka.send(&shop.topic("products"), load::catalogue(arguments.products).map(|(id, product)| (id, product.to_string())));
     kafka.send(&shop.topic("inventory"), load::stock(arguments.events, arguments.products, SEED));
-    fill(kafka, &shop.topic("user_events"), arguments, &mut |_| Ok(()))?;
-    product::drain(&shop, arguments)
+    fill(kafka, &shop.topic("user_events"), workload(arguments, arguments.events), &mut |_| Ok(()))?;
+    product::drain(&shop, shop.instance("bench", arguments.workers))
+}
+
+fn kafka_streams(kafka: &Kafka, arguments: &Arguments) -> Result<Option<Value>> {
+    let Some(streams) = Streams::prepare(kafka)? else { return Ok(None) };
+    let events = arguments.events.min(arguments.streams_events);
+    kafka.send(streams::INVENTORY, load::stock(events, arguments.products, SEED));
+    fill(kafka, streams::EVENTS, workload(arguments, events), &mut |_| Ok(()))?;
+    let mut drained = streams.drain()?;
+    drained["events"] = events.into();
+    Ok(Some(drained))
 }
 
 const COLUMNS: [(&str, &str); 6] = [

@@ -1,19 +1,19 @@
 //! The product itself, with its default rules, on the same events.
 
-use crate::{Arguments, peer::run::LOOK_EVERY, usage};
+use crate::{peer::run::LOOK_EVERY, usage};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tillflow_tests::{Tillflow, cluster::Shop, until};
+use tillflow_tests::{Run, Tillflow, cluster::Shop, until};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// Drains the backlog of a shop.
+/// Drains the backlog of a shop by this instance of it.
 ///
 /// # Errors
 /// When the instance can't be asked.
-pub fn drain(shop: &Shop, arguments: &Arguments) -> Result<Value> {
-    let mut instance: Tillflow = shop.instance("bench", arguments.workers).spawn();
+pub fn drain(shop: &Shop, instance: Run) -> Result<Value> {
+    let mut instance: Tillflow = instance.spawn();
     instance.wait_until_ready();
     let started = Instant::now();
     let mut looked = started;

@@ -2,23 +2,28 @@
 
 use super::{Mode, catalog, groups};
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 use signal_hook::{consts::SIGTERM, flag};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool, atomic::Ordering},
     time::Duration,
 };
 use tillflow_engine::{
     Engine, EngineConfig,
     log::kafka::{Kafka, KafkaSettings, Purging, Stores},
+    port::Readiness,
 };
-use tillflow_schemas::Codec;
+use tillflow_schemas::{Codec, Timestamp};
 use tillflow_state::Shared;
+use tillflow_tests::{Process, until};
 
 /// As the product's defaults are.
-const CACHE: usize = 128 << 20;
-const WRITE_BUFFERS: usize = 64 << 20;
+pub const CACHE: usize = 128 << 20;
+/// As the product's defaults are.
+pub const WRITE_BUFFERS: usize = 64 << 20;
+const LONG: Duration = Duration::from_secs(3_600);
 
 /// What an instance needs to know.
 #[derive(Clone, Debug, clap::Args)]
@@ -29,6 +34,9 @@ pub struct Instance {
     /// Goes before every topic and group.
     #[arg(long)]
     pub prefix: String,
+    /// Its name among instances.
+    #[arg(long)]
+    pub id: String,
     /// Where its state goes.
     #[arg(long)]
     pub data: PathBuf,
@@ -52,7 +60,7 @@ impl Instance {
         let settings = KafkaSettings {
             brokers: self.brokers.clone(),
             app_id: format!("{}{}", self.prefix, self.mode.name()),
-            instance_id: "bench".into(),
+            instance_id: self.id.clone(),
             prefix: self.prefix.clone(),
             replication: None,
             session_timeout: Duration::from_secs(10),
@@ -62,7 +70,20 @@ impl Instance {
         Ok(Kafka::new(settings, &catalog(self.mode, self.partitions)?))
     }
 
-    /// Runs until it is told to stop by SIGTERM; says on stdout when it is ready.
+    /// Starts it as a process of its own, which writes what it says into `logs`.
+    ///
+    /// # Errors
+    /// When this program can't be found.
+    pub fn start(&self, logs: &Path) -> Result<Process> {
+        let program = std::env::current_exe()?;
+        Ok(Process::spawn(&format!("instance-{}", self.id), logs, &program, |command| {
+            command.arg("instance").args(["--brokers", &self.brokers, "--prefix", &self.prefix, "--id", &self.id]);
+            command.args(["--mode", self.mode.name()]).arg("--data").arg(&self.data);
+            command.args(["--partitions", &self.partitions.to_string(), "--workers", &self.workers.to_string()]);
+        }))
+    }
+
+    /// Runs until it is told to stop by SIGTERM; says on stdout whether it is ready, and which tasks run, whenever that changes.
     ///
     /// # Errors
     /// When the engine fails.
@@ -74,17 +95,56 @@ impl Instance {
         let engine = Engine::kafka(&self.cluster()?, &stores, &groups(self.mode), &Arc::new(Codec::json()), &config)
             .context("starting the engine")?;
         let shop = engine.port();
-        let mut ready = false;
+        let mut said = Told::default();
         while !stop.load(Ordering::Acquire) && !engine.is_stopping() {
-            if !ready && shop.readiness().ready {
-                ready = true;
-                println!("ready");
+            let now = Told::of(shop.readiness());
+            if (&now.reason, &now.tasks) != (&said.reason, &said.tasks) {
+                println!("{}", serde_json::to_string(&now)?);
+                said = now;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         println!("{}", metrics(shop.metrics()));
         engine.stop().map_err(|reason| anyhow!(reason))
     }
+}
+
+/// What an instance says of itself.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Told {
+    /// When, by the wall clock.
+    pub at_ms: i64,
+    /// Whether all its tasks run.
+    pub ready: bool,
+    /// Why not.
+    pub reason: String,
+    /// By group: tasks that it has, and how many of them run.
+    pub tasks: BTreeMap<String, (usize, usize)>,
+}
+
+impl Told {
+    fn of(readiness: Readiness) -> Self {
+        let mut tasks = BTreeMap::<String, (usize, usize)>::new();
+        for task in readiness.tasks {
+            let (here, run) = tasks.entry(task.group).or_default();
+            *here += 1;
+            *run += usize::from(task.state == "running");
+        }
+        Self { at_ms: Timestamp::wall().millis(), ready: readiness.ready, reason: readiness.reason, tasks }
+    }
+
+    /// All that a process has said so far, in all its lives.
+    pub fn by(process: &Process) -> Vec<Self> {
+        process.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+/// Waits until a process that was started at this moment says that it is ready.
+pub fn until_ready(process: &mut Process, started: Timestamp) {
+    until("the instance is ready", LONG, || {
+        assert!(process.is_running(), "the instance has ended:\n{}", process.stderr());
+        Told::by(process).last().is_some_and(|told| told.ready && told.at_ms >= started.millis())
+    });
 }
 
 /// The engine's counters as one line of JSON: the sum of each over its labels, and of histograms their mean.

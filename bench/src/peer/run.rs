@@ -1,6 +1,9 @@
 //! Drains the backlog through an instance of the peers' job, and says what that took.
 
-use super::{Mode, catalog, groups, instance::Instance};
+use super::{
+    Mode, catalog, groups,
+    instance::{Instance, until_ready},
+};
 use crate::usage;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -9,8 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 use tillflow_engine::log::kafka::{apply, drained, plan};
-use tillflow_schemas::{Catalog, Role};
-use tillflow_tests::{Kafka, Process, Record, Scratch, scratch, until};
+use tillflow_schemas::{Catalog, Role, Timestamp};
+use tillflow_tests::{Kafka, Record, Scratch, scratch, until};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 4;
@@ -21,7 +24,7 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// An instance that has drained the backlog.
 pub struct Drained {
     /// Its directory, with its state.
-    files: Scratch,
+    pub files: Scratch,
     /// What it took.
     pub figures: Value,
 }
@@ -40,8 +43,10 @@ pub fn create_topics(kafka: &Kafka, prefix: &str, modes: &[Mode]) -> Result<()> 
     Ok(())
 }
 
-fn instance(kafka: &Kafka, prefix: &str, mode: Mode, workers: u32, data: &Path) -> Instance {
-    Instance { brokers: kafka.bootstrap(), prefix: prefix.to_owned(), data: data.to_owned(), mode, partitions: PARTITIONS, workers }
+/// An instance on these topics, with its state there.
+pub fn instance(kafka: &Kafka, prefix: &str, mode: Mode, workers: u32, data: &Path) -> Instance {
+    let (prefix, data) = (prefix.to_owned(), data.to_owned());
+    Instance { brokers: kafka.bootstrap(), prefix, id: "bench".into(), data, mode, partitions: PARTITIONS, workers }
 }
 
 /// Runs the job until all lag is gone, that of the topics between its stages included.
@@ -49,18 +54,18 @@ fn instance(kafka: &Kafka, prefix: &str, mode: Mode, workers: u32, data: &Path) 
 /// # Errors
 /// When the instance fails.
 pub fn drain(kafka: &Kafka, prefix: &str, mode: Mode, workers: u32) -> Result<Drained> {
-    let files = scratch("peer");
+    drain_in(scratch("peer"), kafka, prefix, mode, workers)
+}
+
+/// The same by an instance whose state is in this directory, from a drain before.
+///
+/// # Errors
+/// When the instance fails.
+pub fn drain_in(files: Scratch, kafka: &Kafka, prefix: &str, mode: Mode, workers: u32) -> Result<Drained> {
     let told = instance(kafka, prefix, mode, workers, &files.join("state"));
-    let program = std::env::current_exe()?;
-    let mut process = Process::spawn("instance", files.path(), &program, |command| {
-        command.arg("instance").args(["--brokers", &told.brokers, "--prefix", prefix, "--mode", mode.name()]);
-        command.arg("--data").arg(&told.data);
-        command.args(["--partitions", &PARTITIONS.to_string(), "--workers", &workers.to_string()]);
-    });
-    until("the instance is ready", LONG, || {
-        assert!(process.is_running(), "the instance has ended:\n{}", process.stderr());
-        process.stdout().contains("ready")
-    });
+    let begun = Timestamp::wall();
+    let mut process = told.start(files.path())?;
+    until_ready(&mut process, begun);
     let started = Instant::now();
     let cluster = told.cluster()?;
     let inputs = inputs(&cluster.catalog, mode);
@@ -102,9 +107,7 @@ impl Drained {
 /// # Errors
 /// When the list of topics is wrong.
 pub fn related(kafka: &Kafka, prefix: &str, mode: Mode) -> Result<Vec<Record>> {
-    let catalog = catalog(mode, PARTITIONS)?;
-    let topic = catalog.of_schema("peer_related").context("there is no topic of related products")?;
-    Ok(kafka.read(&format!("{prefix}{}", topic.name)))
+    Ok(kafka.read(&topic(prefix, mode, "peer_related")?))
 }
 
 /// The groups' inputs, as the engine wires them.
@@ -133,12 +136,20 @@ fn written(kafka: &Kafka, prefix: &str, catalog: &Catalog) -> (u64, u64, u64) {
     sums
 }
 
+/// A topic of a mode.
+///
+/// # Errors
+/// When the list of topics is wrong.
+pub fn topic(prefix: &str, mode: Mode, schema: &str) -> Result<String> {
+    let catalog = catalog(mode, PARTITIONS)?;
+    let topic = catalog.of_schema(schema).with_context(|| format!("there is no topic of {schema}"))?;
+    Ok(format!("{prefix}{}", topic.name))
+}
+
 /// The topic that the job and the bare copy read.
 ///
 /// # Errors
 /// When the list of topics is wrong.
 pub fn input(prefix: &str, schema: &str) -> Result<String> {
-    let catalog = catalog(Mode::Exact, PARTITIONS)?;
-    let topic = catalog.of_schema(schema).with_context(|| format!("there is no topic of {schema}"))?;
-    Ok(format!("{prefix}{}", topic.name))
+    topic(prefix, Mode::Exact, schema)
 }
