@@ -169,7 +169,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
                 None => continue,
             },
         };
-        row(contender.title(), drained["events"].as_u64().unwrap_or(arguments.events), &drained);
+        row(contender.title(), drained.get("events").and_then(Value::as_u64).unwrap_or(arguments.events), &drained);
         figures.insert(format!("{contender:?}").to_lowercase(), drained);
     }
     let figures = json!({
@@ -237,9 +237,7 @@ fn kafka_streams(kafka: &Kafka, arguments: &Arguments) -> Result<Option<Value>> 
     let events = arguments.events.min(arguments.streams_events);
     kafka.send(streams::INVENTORY, load::stock(events, arguments.products, SEED));
     fill(kafka, streams::EVENTS, workload(arguments, events), &mut |_| Ok(()))?;
-    let mut drained = streams.drain()?;
-    drained["events"] = events.into();
-    Ok(Some(drained))
+    Ok(Some(streams.drain(events)?))
 }
 
 const COLUMNS: [(&str, &str); 6] = [

@@ -29,8 +29,8 @@ pub struct Scaling {
     /// Users and products to choose from, a run each.
     #[arg(long, value_delimiter = ',', default_value = "10000x1000,200000x20000,1000000x50000,5000000x200000")]
     points: Vec<Point>,
-    /// Bytes of state on disk beforehand, in MB; a run each, with the users and products of the second point.
-    #[arg(long, value_delimiter = ',', default_value = "0,1000,10000")]
+    /// MB of rows that lie in the customers' stores beforehand; a run each, with the users and products of the second point.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
     state_mb: Vec<u64>,
     /// Who runs: `bounded`, `exact`, `product`.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bounded,product")]

@@ -104,11 +104,11 @@ impl<'a> Streams<'a> {
         Ok(before.map_or_else(Instant::now, |(_, since)| since))
     }
 
-    /// Drains what is in its inputs, and says what that took.
+    /// Drains what is in its inputs, so many events, and says what that took.
     ///
     /// # Errors
     /// When its use can't be told.
-    pub fn drain(&self) -> Result<Value> {
+    pub fn drain(&self, events: u64) -> Result<Value> {
         let files = scratch("streams");
         let mut process = self.start(&files, None);
         until("Kafka Streams runs", LONG, || {
@@ -123,7 +123,7 @@ impl<'a> Streams<'a> {
         let changelogs = topics.keys().filter(|t| t.starts_with(GROUP) && t.ends_with("-changelog"));
         let bytes = |topics: &mut dyn Iterator<Item = &str>| topics.map(|t| self.kafka.bytes_of(t)).sum::<u64>() as f64 / 1e6;
         Ok(json!({
-            "seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb,
+            "events": events, "seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb,
             "changelog_mb": bytes(&mut changelogs.map(String::as_str)),
             "inner_mb": bytes(&mut [SIGNALS].into_iter()), "output_mb": bytes(&mut OUTPUTS.into_iter()),
         }))
@@ -157,7 +157,7 @@ fn built(sources: &Path) -> Result<PathBuf> {
     let home = std::env::var_os("HOME").context("HOME is not set: where is the program to be built?")?;
     let place = Path::new(&home).join(".cache/tillflow/peers/kafka-streams");
     let same = |file: &&str| fs::read(sources.join(file)).ok().is_some_and(|text| fs::read(place.join(file)).is_ok_and(|t| t == text));
-    if SOURCES.iter().all(|file| same(&file)) {
+    if SOURCES.iter().all(same) {
         return Ok(place);
     }
     // The final name appears once all is there.

@@ -133,9 +133,16 @@ impl Told {
         Self { at_ms: Timestamp::wall().millis(), ready: readiness.ready, reason: readiness.reason, tasks }
     }
 
-    /// All that a process has said so far, in all its lives.
-    pub fn by(process: &Process) -> Vec<Self> {
-        process.stdout().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    /// All that a process has said since this moment.
+    pub fn since(moment: Timestamp, process: &Process) -> Vec<Self> {
+        let all = process.stdout();
+        let all = all.lines().filter_map(|line| serde_json::from_str::<Self>(line).ok());
+        all.filter(|told| told.at_ms >= moment.millis()).collect()
+    }
+
+    /// When it had its first tasks.
+    pub fn assigned(all: &[Self]) -> Option<i64> {
+        all.iter().find(|told| !told.tasks.is_empty()).map(|told| told.at_ms)
     }
 }
 
@@ -143,7 +150,7 @@ impl Told {
 pub fn until_ready(process: &mut Process, started: Timestamp) {
     until("the instance is ready", LONG, || {
         assert!(process.is_running(), "the instance has ended:\n{}", process.stderr());
-        Told::by(process).last().is_some_and(|told| told.ready && told.at_ms >= started.millis())
+        Told::since(started, process).last().is_some_and(|told| told.ready)
     });
 }
 

@@ -10,7 +10,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::{
     path::Path,
     time::{Duration, Instant},
@@ -22,11 +22,32 @@ use tillflow_tests::Kafka;
 const BATCH: usize = 5_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How fast changelogs were read into stores.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Restored {
+    records: f64,
+    mb: f64,
+    seconds: f64,
+    records_a_second: f64,
+    mb_a_second: f64,
+}
+
+impl Restored {
+    fn new(records: f64, mb: f64, seconds: f64) -> Self {
+        Self { records, mb, seconds, records_a_second: records / seconds, mb_a_second: mb / seconds }
+    }
+
+    /// So many records as large as these, on average.
+    pub fn alike(self, records: f64, seconds: f64) -> Self {
+        Self::new(records, self.mb * records / self.records, seconds)
+    }
+}
+
 /// Reads these topics from their beginning to their end into stores under `data`, on one thread.
 ///
 /// # Errors
 /// When they can't be read or written.
-pub fn restore(kafka: &Kafka, topics: &[String], data: &Path) -> Result<Value> {
+pub fn restore(kafka: &Kafka, topics: &[String], data: &Path) -> Result<Restored> {
     let mut config = kafka.client();
     config.set("group.id", "bare").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
     config.set("isolation.level", "read_committed");
@@ -64,7 +85,5 @@ pub fn restore(kafka: &Kafka, topics: &[String], data: &Path) -> Result<Value> {
             store.write(batch.iter().filter_map(|m| Some(("default", m.key()?, m.payload()))), Durability::Volatile)?;
         }
     }
-    let seconds = started.elapsed().as_secs_f64();
-    Ok(json!({"records": records, "mb": bytes as f64 / 1e6, "seconds": seconds,
-        "records_a_second": records as f64 / seconds, "mb_a_second": bytes as f64 / 1e6 / seconds}))
+    Ok(Restored::new(records as f64, bytes as f64 / 1e6, started.elapsed().as_secs_f64()))
 }

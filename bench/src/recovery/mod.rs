@@ -17,9 +17,11 @@ use crate::{
 };
 use anyhow::Result;
 use load::Load;
-use restarts::Kills;
-use serde_json::{Map, Value, json};
+use restarts::{Kills, Waits};
+use serde::Serialize;
+use serde_json::{Value, json};
 use std::{fs, path::Path};
+use takeover::Takeover;
 use tillflow_tests::{Kafka, scratch};
 
 /// The table whose rows are seeded.
@@ -48,7 +50,7 @@ pub struct Recovery {
     /// Different products.
     #[arg(long, default_value_t = 20_000)]
     products: usize,
-    /// Bytes of state on disk, in MB, each in a run of its own. What events don't make of it is seeded.
+    /// MB of rows that lie in the customers' stores beforehand, each in a run of its own. What events make comes on top.
     #[arg(long, value_delimiter = ',', default_value = "10,1000")]
     state_mb: Vec<u64>,
     #[command(flatten)]
@@ -61,6 +63,15 @@ pub struct Recovery {
     with_streams: bool,
 }
 
+/// One contender's restarts.
+#[derive(Debug, Serialize)]
+struct Restarts {
+    contender: &'static str,
+    state_mb: u64,
+    #[serde(flatten)]
+    waits: Waits,
+}
+
 impl Recovery {
     /// Runs it all.
     ///
@@ -69,10 +80,7 @@ impl Recovery {
     pub fn run(&self) -> Result<Value> {
         let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
         let mut restarts = Vec::new();
-        println!(
-            "{:<28}{:>12}{:>16}{:>12}{:>16}{:>12}",
-            "kill -9 and start again", "state (MB)", "median (ms)", "worst", "from the kill", "worst"
-        );
+        println!("{:<28}{:>12}{:>14}{:>10}{:>22}", "kill -9 and start again", "state (MB)", "median (ms)", "worst", "until assigned (ms)");
         for megabytes in &self.state_mb {
             restarts.push(tell("peers' job", self.restarts(&kafka, *megabytes)?));
         }
@@ -81,16 +89,11 @@ impl Recovery {
         {
             restarts.push(tell("Kafka Streams, static id", self.streams(&kafka, &streams)?));
         }
-        let mut figures = Map::new();
-        figures.insert("rate".into(), self.rate.into());
-        figures.insert("events_before".into(), self.events.into());
-        figures.insert("restarts".into(), restarts.into());
-        if self.takeover_mb > 0 {
-            let takeover = self.takeover(&kafka)?;
-            println!("takeover of {} MB: {takeover:#}", self.takeover_mb);
-            figures.insert("takeover".into(), takeover);
+        let takeover = if self.takeover_mb > 0 { Some(self.takeover(&kafka)?) } else { None };
+        if let Some(takeover) = &takeover {
+            println!("takeover: {:#}", json!(takeover));
         }
-        Ok(figures.into())
+        Ok(json!({"rate": self.rate, "events_before": self.events, "restarts": restarts, "takeover": takeover}))
     }
 
     fn traffic(&self) -> impl Iterator<Item = (String, String)> + Send + use<> {
@@ -106,7 +109,7 @@ impl Recovery {
         Ok(prefix)
     }
 
-    fn restarts(&self, kafka: &Kafka, megabytes: u64) -> Result<Value> {
+    fn restarts(&self, kafka: &Kafka, megabytes: u64) -> Result<Restarts> {
         let mut traffic = self.traffic();
         let prefix = self.shop(kafka, &mut traffic)?;
         let files = scratch("restarts");
@@ -115,15 +118,13 @@ impl Recovery {
         let state = bytes_under(&drained.data());
         let instance = run::instance(kafka, &prefix, self.mode, self.workers, &drained.data());
         let topics = (run::input(&prefix, "user_event")?, run::topic(&prefix, self.mode, "peer_loyalty")?);
-        let mut figures = Load::during(kafka, (&topics.0, &topics.1), &mut traffic, self.rate, |load| {
+        let waits = Load::during(kafka, (&topics.0, &topics.1), &mut traffic, self.rate, |load| {
             self.kills.strike(load, || instance.start(drained.files.path()))
         })?;
-        figures["contender"] = self.mode.name().into();
-        figures["state_mb"] = (state as f64 / 1e6).into();
-        Ok(figures)
+        Ok(Restarts { contender: self.mode.name(), state_mb: state / 1_000_000, waits })
     }
 
-    fn streams(&self, kafka: &Kafka, streams: &Streams<'_>) -> Result<Value> {
+    fn streams(&self, kafka: &Kafka, streams: &Streams<'_>) -> Result<Restarts> {
         let mut traffic = self.traffic();
         kafka.send(streams::INVENTORY, stock(self.events, self.products, SEED));
         kafka.send(streams::EVENTS, traffic.by_ref().take(self.events as usize));
@@ -132,35 +133,25 @@ impl Recovery {
         streams.until_drained(&mut process)?;
         // The next start is as after a crash, too.
         process.kill();
-        let mut figures = Load::during(kafka, (streams::EVENTS, streams::UPDATES), &mut traffic, self.rate, |load| {
+        let waits = Load::during(kafka, (streams::EVENTS, streams::UPDATES), &mut traffic, self.rate, |load| {
             self.kills.strike(load, || Ok(streams.start(&files, Some("one"))))
         })?;
-        figures["contender"] = "streams".into();
-        figures["state_mb"] = (bytes_under(&files.join("state")) as f64 / 1e6).into();
-        Ok(figures)
+        Ok(Restarts { contender: "streams", state_mb: bytes_under(&files.join("state")) / 1_000_000, waits })
     }
 
-    fn takeover(&self, kafka: &Kafka) -> Result<Value> {
+    fn takeover(&self, kafka: &Kafka) -> Result<Takeover> {
         let mut traffic = self.traffic();
         let prefix = self.shop(kafka, &mut traffic)?;
         drop(run::drain(kafka, &prefix, self.mode, self.workers)?);
-        let mut figures = takeover::run(kafka, &prefix, (self.mode, self.workers), SEEDED, self.takeover_mb, &mut traffic, self.rate)?;
-        figures["rows_mb"] = self.takeover_mb.into();
-        Ok(figures)
+        takeover::run(kafka, &prefix, (self.mode, self.workers), SEEDED, self.takeover_mb, &mut traffic, self.rate)
     }
 }
 
-fn tell(name: &str, figures: Value) -> Value {
-    let number = |of: &str, field: &str| figures[of][field].as_u64().unwrap_or_default();
-    println!(
-        "{name:<28}{:>12.0}{:>16}{:>12}{:>16}{:>12}",
-        figures["state_mb"].as_f64().unwrap_or_default(),
-        number("from_start_ms", "median"),
-        number("from_start_ms", "worst"),
-        number("from_kill_ms", "median"),
-        number("from_kill_ms", "worst"),
-    );
-    figures
+fn tell(name: &str, restarts: Restarts) -> Restarts {
+    let said = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let Waits { until_commit_ms: commit, until_assigned_ms: assigned } = &restarts.waits;
+    println!("{name:<28}{:>12}{:>14}{:>10}{:>22}", restarts.state_mb, said(commit.median), said(commit.worst), said(assigned.median));
+    restarts
 }
 
 /// Bytes of all files there.

@@ -1,9 +1,10 @@
 //! An instance that is killed again and again, and started again at once with its state as it lies on disk.
 
 use super::load::{Load, Moment};
+use crate::peer::instance::Told;
 use anyhow::Result;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::{thread, time::Duration};
 use tillflow_tests::Process;
 
@@ -18,36 +19,57 @@ pub struct Kills {
     pub rest_s: u32,
 }
 
+/// From a kill, in milliseconds.
+#[derive(Debug, Serialize)]
+pub struct Waits {
+    /// Until the first order can be read as committed that was written after it.
+    pub until_commit_ms: Summary,
+    /// Of it, until the instance had tasks again, where it says so.
+    pub until_assigned_ms: Summary,
+}
+
+/// What one looks at of many numbers.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The one in the middle.
+    pub median: Option<u64>,
+    /// The greatest.
+    pub worst: Option<u64>,
+    /// Each, in the order in which they came.
+    all: Vec<u64>,
+}
+
+impl Summary {
+    fn of(all: Vec<u64>) -> Self {
+        let mut sorted = all.clone();
+        sorted.sort_unstable();
+        Self { median: sorted.get(sorted.len().saturating_sub(1) / 2).copied(), worst: sorted.last().copied(), all }
+    }
+}
+
 impl Kills {
-    /// Kills and starts while the load goes on; what is counted is when the first order can be read as committed that was
-    /// written after the kill.
+    /// Kills and starts while the load goes on.
     ///
     /// # Errors
     /// When the process can't be started.
-    pub fn strike(self, load: &Load, mut start: impl FnMut() -> Result<Process>) -> Result<Value> {
+    pub fn strike(self, load: &Load, mut start: impl FnMut() -> Result<Process>) -> Result<Waits> {
         let mut random = StdRng::seed_from_u64(1);
         let mut process = start()?;
         load.first_after(Moment::now());
-        let (mut from_start, mut from_kill) = (Vec::new(), Vec::new());
+        let (mut until_commit, mut until_assigned) = (Vec::new(), Vec::new());
         for n in 1..=self.kills {
             let rest = random.random_range(1_000..=u64::from(self.rest_s.max(1)) * 1_000);
             thread::sleep(Duration::from_millis(rest));
             let killed = Moment::now();
             process.kill();
-            let started = Moment::now();
             process = start()?;
-            let first = load.first_after(killed);
-            from_start.push(first.since(started));
-            from_kill.push(first.since(killed));
-            eprintln!("kill {n} after {rest} ms: {} ms from the start to the first new commit", first.since(started));
+            let first = load.first_after(killed).since(killed);
+            let assigned = Told::assigned(&Told::since(killed.wall, &process)).map(|at| at.abs_diff(killed.wall.millis()));
+            eprintln!("kill {n} after {rest} ms: assigned {assigned:?} ms, first new commit {first} ms after it");
+            until_commit.push(first);
+            until_assigned.extend(assigned);
         }
         process.kill();
-        Ok(json!({"kills": self.kills, "from_start_ms": summary(from_start), "from_kill_ms": summary(from_kill)}))
+        Ok(Waits { until_commit_ms: Summary::of(until_commit), until_assigned_ms: Summary::of(until_assigned) })
     }
-}
-
-fn summary(mut all: Vec<u64>) -> Value {
-    let in_order = all.clone();
-    all.sort_unstable();
-    json!({"median": all.get(all.len().saturating_sub(1) / 2), "worst": all.last(), "all": in_order})
 }

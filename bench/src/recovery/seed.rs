@@ -47,13 +47,13 @@ impl Iterator for Rows {
     }
 }
 
-/// Writes rows into this table of a group's stores until they are so large on disk, in MB all together; returns the bytes
-/// there. The stores stay as valid as they were: where they stand in their changelogs is another row. What is written is
-/// in no changelog, so only the disk has it.
+/// Writes rows into this table of a group's stores until they are so large on disk, in MB all together. The stores stay as
+/// valid as they were: where they stand in their changelogs is another row. What is written is in no changelog, so only
+/// the disk has it.
 ///
 /// # Errors
 /// When a store can't be opened or written.
-pub fn grow(data: &Path, group: &str, partitions: u32, table: &'static str, megabytes: u64) -> Result<u64> {
+pub fn grow(data: &Path, group: &str, partitions: u32, table: &'static str, megabytes: u64) -> Result<()> {
     let shared = Shared::new(128 << 20, 64 << 20);
     let table = Table::<String, Bytes>::new(table);
     let stores = (0..partitions).map(|n| Directory::open(&data.join(format!("{group}-{n}")), &[], &shared));
@@ -71,6 +71,5 @@ pub fn grow(data: &Path, group: &str, partitions: u32, table: &'static str, mega
             writers.iter_mut().try_for_each(|writer| writer.apply(&[]))?;
         }
     }
-    stores.iter().try_for_each(Directory::flush)?;
-    Ok(size())
+    Ok(stores.iter().try_for_each(Directory::flush)?)
 }

@@ -1,7 +1,7 @@
 //! An instance that takes over the partitions of one that was killed, and has never seen their state.
 
 use super::{
-    bare,
+    bare::{self, Restored},
     load::{Load, Moment},
     seed::Rows,
 };
@@ -12,16 +12,28 @@ use crate::peer::{
 };
 use anyhow::{Context, Result, ensure};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use std::{collections::BTreeMap, time::Duration};
 use tillflow_schemas::{Role, Timestamp, partition::partition};
-use tillflow_state::{Durability, Memory, Store, Table};
-use tillflow_tests::{Kafka, Process, Scratch, scratch};
+use tillflow_state::{Memory, Store, Table};
+use tillflow_tests::{Kafka, Process, scratch};
 
 /// Longest wait for an instance's end.
 const END: Duration = Duration::from_secs(60);
 /// Longest wait for a producer.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long it took, in seconds, and how fast stores were restored.
+#[derive(Debug, Serialize)]
+pub struct Takeover {
+    rows_mb: u64,
+    kill_to_assigned_s: f64,
+    assigned_to_first_commit_s: f64,
+    kill_to_first_commit_s: f64,
+    restore: Restored,
+    bare_restore: Restored,
+}
 
 /// The changelogs of the job's groups, as they are called on the cluster.
 fn changelogs(prefix: &str, mode: Mode) -> Result<BTreeMap<String, String>> {
@@ -67,7 +79,7 @@ pub fn run(
     megabytes: u64,
     traffic: &mut (impl Iterator<Item = (String, String)> + Send),
     rate: u32,
-) -> Result<Value> {
+) -> Result<Takeover> {
     let changelogs = changelogs(prefix, mode)?;
     fill(kafka, changelogs.get("customers").context("customers have no changelog")?, table, megabytes)?;
     let (first_files, second_files) = (scratch("first"), scratch("second"));
@@ -77,7 +89,7 @@ pub fn run(
     let started = Timestamp::wall();
     let mut owner = first.start(first_files.path())?;
     until_ready(&mut owner, started);
-    let (killed, at, mut heir) = Load::during(kafka, (&topics.0, &topics.1), traffic, rate, |load| {
+    let (killed, first, mut heir) = Load::during(kafka, (&topics.0, &topics.1), traffic, rate, |load| {
         load.first_after(Moment::now());
         let killed = Moment::now();
         owner.kill();
@@ -85,38 +97,33 @@ pub fn run(
         Ok((killed, load.first_after(killed), heir))
     })?;
     until_ready(&mut heir, killed.wall);
-    let mut figures = told(&heir, killed, at)?;
+    let (assigned, running) = told(&heir, killed)?;
     ensure!(heir.terminate(END).success(), "the second instance failed:\n{}", heir.stderr());
-    let restored = restored(&heir);
-    drop(first_files);
-    let bare_files: Scratch = scratch("bare");
+    let bare_files = scratch("bare");
     let topics: Vec<String> = changelogs.into_values().collect();
-    let bare = bare::restore(kafka, &topics, bare_files.path())?;
-    let seconds = figures["restore_s"].as_f64().unwrap_or(f64::NAN);
-    // A record is as large as the bare one's are on average: both read the same.
-    let megabytes_a_record = bare["mb"].as_f64().unwrap_or_default() / bare["records"].as_f64().unwrap_or(f64::NAN);
-    figures["restore"] = json!({"records": restored, "records_a_second": restored / seconds,
-        "mb_a_second": restored * megabytes_a_record / seconds});
-    figures["bare_restore"] = bare;
-    Ok(figures)
+    let bare_restore = bare::restore(kafka, &topics, bare_files.path())?;
+    let seconds = |from: i64, to: i64| (to - from) as f64 / 1e3;
+    let (killed, first) = (killed.wall.millis(), first.wall.millis());
+    Ok(Takeover {
+        rows_mb: megabytes,
+        kill_to_assigned_s: seconds(killed, assigned),
+        assigned_to_first_commit_s: seconds(assigned, first),
+        kill_to_first_commit_s: seconds(killed, first),
+        restore: bare_restore.alike(restored(&heir), seconds(assigned, running)),
+        bare_restore,
+    })
 }
 
-/// What the second instance said, against what was seen.
-fn told(heir: &Process, killed: Moment, first: Moment) -> Result<Value> {
-    let all = Told::by(heir);
+/// When the second instance had its first tasks, and when all of them ran, in milliseconds of the wall clock.
+fn told(heir: &Process, killed: Moment) -> Result<(i64, i64)> {
+    let all = Told::since(killed.wall, heir);
     let groups = all.iter().map(|told| told.tasks.len()).max().unwrap_or(0);
-    let assigned = all.iter().find(|t| !t.tasks.is_empty()).context("it was never assigned anything")?;
+    let assigned = Told::assigned(&all).context("it was never assigned anything")?;
     let whole = |t: &&Told| t.tasks.len() == groups && t.tasks.values().all(|(here, run)| here == run && *here == PARTITIONS as usize);
-    let restored = all.iter().find(whole).context("its tasks never ran")?;
-    let ready = all.iter().find(|t| t.ready).context("it was never ready")?;
-    ensure!(ready.at_ms >= restored.at_ms, "it was ready {} ms before all tasks ran", restored.at_ms - ready.at_ms);
-    let seconds = |from: i64, to: i64| (to - from) as f64 / 1e3;
-    let first = first.wall.millis();
-    Ok(json!({
-        "kill_to_first_commit_s": seconds(killed.wall.millis(), first), "kill_to_assigned_s": seconds(killed.wall.millis(), assigned.at_ms),
-        "assigned_to_first_commit_s": seconds(assigned.at_ms, first), "restore_s": seconds(assigned.at_ms, restored.at_ms),
-        "ready_before_all_tasks_ran": false,
-    }))
+    let running = all.iter().find(whole).context("its tasks never ran")?.at_ms;
+    let ready = all.iter().find(|t| t.ready).context("it was never ready")?.at_ms;
+    ensure!(ready >= running, "it said that it was ready {} ms before all tasks ran", running - ready);
+    Ok((assigned, running))
 }
 
 /// Records that an instance read to restore its stores, by what it says at its end.
