@@ -1,7 +1,7 @@
 //! Rate and memory by the number of users and products, and by the bytes of state that lie on disk.
 
 use crate::{
-    Contender, SEED, fill,
+    Contender, SEED, figures, fill,
     load::{catalogue, events, stock},
     peer::{
         Mode,
@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::{collections::HashSet, str::FromStr};
+use std::{collections::HashSet, path::Path, str::FromStr};
 use tillflow_tests::{Kafka, cluster::Shop, scratch};
 
 /// The peers' table whose rows are seeded.
@@ -62,7 +62,7 @@ impl Scaling {
     ///
     /// # Errors
     /// When an instance fails.
-    pub fn run(&self) -> Result<Value> {
+    pub fn run(&self, json: &Path) -> Result<()> {
         let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
         self.warm_up(&kafka)?;
         println!(
@@ -77,7 +77,7 @@ impl Scaling {
                 runs.push(self.one(&kafka, *contender, point, megabytes)?);
             }
         }
-        Ok(json!({"events": self.events, "workers": self.workers, "runs": runs}))
+        figures::keep(json, json!({"scaling": {"events": self.events, "workers": self.workers, "runs": runs}}))
     }
 
     /// A broker that has just started compiles for a while, which would be the first run's disadvantage.

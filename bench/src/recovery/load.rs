@@ -39,9 +39,9 @@ impl Moment {
         Self { at: Instant::now(), wall: Timestamp::wall() }
     }
 
-    /// Milliseconds since an earlier one.
-    pub fn since(self, earlier: Self) -> u64 {
-        self.at.duration_since(earlier.at).as_millis() as u64
+    /// The time since an earlier one.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.at.duration_since(earlier.at)
     }
 }
 

@@ -7,7 +7,7 @@ pub mod seed;
 mod takeover;
 
 use crate::{
-    SEED,
+    SEED, figures,
     load::{events, stock},
     peer::{
         Mode,
@@ -19,7 +19,7 @@ use anyhow::Result;
 use load::Load;
 use restarts::{Kills, Waits};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{fs, path::Path};
 use takeover::Takeover;
 use tillflow_tests::{Kafka, scratch};
@@ -77,7 +77,7 @@ impl Recovery {
     ///
     /// # Errors
     /// When an instance fails.
-    pub fn run(&self) -> Result<Value> {
+    pub fn run(&self, json: &Path) -> Result<()> {
         let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
         let mut restarts = Vec::new();
         println!("{:<28}{:>12}{:>14}{:>10}{:>22}", "kill -9 and start again", "state (MB)", "median (ms)", "worst", "until assigned (ms)");
@@ -93,7 +93,8 @@ impl Recovery {
         if let Some(takeover) = &takeover {
             println!("takeover: {:#}", json!(takeover));
         }
-        Ok(json!({"rate": self.rate, "events_before": self.events, "restarts": restarts, "takeover": takeover}))
+        let figures = json!({"rate": self.rate, "events_before": self.events, "restarts": restarts, "takeover": takeover});
+        figures::keep(json, json!({ "recovery": figures }))
     }
 
     fn traffic(&self) -> impl Iterator<Item = (String, String)> + Send + use<> {
@@ -148,7 +149,7 @@ impl Recovery {
 }
 
 fn tell(name: &str, restarts: Restarts) -> Restarts {
-    let said = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let said = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.0}"));
     let Waits { until_commit_ms: commit, until_assigned_ms: assigned } = &restarts.waits;
     println!("{name:<28}{:>12}{:>14}{:>10}{:>22}", restarts.state_mb, said(commit.median), said(commit.worst), said(assigned.median));
     restarts

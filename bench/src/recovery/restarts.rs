@@ -1,7 +1,7 @@
 //! An instance that is killed again and again, and started again at once with its state as it lies on disk.
 
 use super::load::{Load, Moment};
-use crate::peer::instance::Told;
+use crate::{figures::Spread, peer::instance::Told};
 use anyhow::Result;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::Serialize;
@@ -28,22 +28,22 @@ pub struct Waits {
     pub until_assigned_ms: Summary,
 }
 
-/// What one looks at of many numbers.
+/// What one looks at of many.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     /// The one in the middle.
-    pub median: Option<u64>,
+    pub median: Option<f64>,
     /// The greatest.
-    pub worst: Option<u64>,
+    pub worst: Option<f64>,
     /// Each, in the order in which they came.
-    all: Vec<u64>,
+    all: Vec<f64>,
 }
 
 impl Summary {
-    fn of(all: Vec<u64>) -> Self {
-        let mut sorted = all.clone();
-        sorted.sort_unstable();
-        Self { median: sorted.get(sorted.len().saturating_sub(1) / 2).copied(), worst: sorted.last().copied(), all }
+    fn of(durations: Vec<Duration>) -> Self {
+        let all = durations.iter().map(|d| d.as_secs_f64() * 1e3).collect();
+        let spread = Spread::of(durations);
+        Self { median: spread.percentile_ms(0.5), worst: spread.percentile_ms(1.0), all }
     }
 }
 
@@ -64,8 +64,9 @@ impl Kills {
             process.kill();
             process = start()?;
             let first = load.first_after(killed).since(killed);
-            let assigned = Told::assigned(&Told::since(killed.wall, &process)).map(|at| at.abs_diff(killed.wall.millis()));
-            eprintln!("kill {n} after {rest} ms: assigned {assigned:?} ms, first new commit {first} ms after it");
+            let assigned = Told::assigned(&Told::since(killed.wall, &process));
+            let assigned = assigned.map(|at| Duration::from_millis(at.abs_diff(killed.wall.millis())));
+            eprintln!("kill {n} after {rest} ms: tasks again after {assigned:?}, the first new commit after {first:?}");
             until_commit.push(first);
             until_assigned.extend(assigned);
         }
