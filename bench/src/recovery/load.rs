@@ -16,11 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 use tillflow_schemas::Timestamp;
-use tillflow_tests::{Kafka, until_some};
+use tillflow_tests::{Kafka, until, until_some};
 
 /// Between two looks at what is due.
 const TICK: Duration = Duration::from_millis(2);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Whoever is no further behind has caught up.
+const SOON: Duration = Duration::from_secs(1);
 /// Longest wait for an order to count.
 const LONG: Duration = Duration::from_secs(600);
 
@@ -91,12 +93,24 @@ impl Load {
         })
     }
 
+    /// Waits until an order counts soon after it was written. What came in while nobody processed would else hold up the next
+    /// measurement, too.
+    ///
+    /// # Panics
+    /// As `first_after`.
+    pub fn catch_up(&self) {
+        until("orders count soon after they were written", LONG, || {
+            let now = Moment::now();
+            self.first_after(now).since(now) < SOON
+        });
+    }
+
     /// The first moment at which an order counts that was written after this one.
     ///
     /// # Panics
     /// When none does for long, or the load has ended.
     pub fn first_after(&self, moment: Moment) -> Moment {
-        until_some("an order counts that was written after the kill", LONG, || {
+        until_some("an order counts that was written after a moment", LONG, || {
             assert!(!self.stop.load(Ordering::Acquire), "the load has ended");
             let counted = self.counted.lock();
             counted.iter().find(|(written, _)| *written > moment.at).map(|(_, at)| *at)

@@ -48,18 +48,18 @@ impl Summary {
 }
 
 impl Kills {
-    /// Kills and starts while the load goes on.
+    /// Kills and starts while the load goes on, each time once the load is caught up with.
     ///
     /// # Errors
     /// When the process can't be started.
     pub fn strike(self, load: &Load, mut start: impl FnMut() -> Result<Process>) -> Result<Waits> {
         let mut random = StdRng::seed_from_u64(1);
         let mut process = start()?;
-        load.first_after(Moment::now());
         let (mut until_commit, mut until_assigned) = (Vec::new(), Vec::new());
         for n in 1..=self.kills {
             let rest = random.random_range(1_000..=u64::from(self.rest_s.max(1)) * 1_000);
             thread::sleep(Duration::from_millis(rest));
+            load.catch_up();
             let killed = Moment::now();
             process.kill();
             process = start()?;
