@@ -327,12 +327,15 @@ impl Tillflow {
     /// Waits until `/readyz` says that all is restored.
     #[track_caller]
     pub fn wait_until_ready(&mut self) {
-        let limit = self.run.limit;
-        let (process, http, url) = (&mut self.process, &self.http, format!("{}/readyz", self.url));
-        until("tillflow is ready", limit, || {
-            assert!(process.is_running(), "tillflow has ended:\n{}", process.stderr());
-            http.get(&url).send().is_ok_and(|answer| answer.status().is_success())
+        until("tillflow is ready", self.run.limit, || {
+            assert!(self.process.is_running(), "tillflow has ended:\n{}", self.process.stderr());
+            self.is_ready()
         });
+    }
+
+    /// Whether it says that all is restored.
+    pub fn is_ready(&self) -> bool {
+        self.http.get(format!("{}/readyz", self.url)).send().is_ok_and(|answer| answer.status().is_success())
     }
 
     /// GET, whatever the answer's status.

@@ -267,10 +267,32 @@ impl Kafka {
     /// # Panics
     /// When it refuses.
     pub fn acls(&self, arguments: &[&str]) {
+        self.tool("AclCommand", arguments);
+    }
+
+    /// Ends transactions that the broker holds open though nobody can end them any more, as an operator does with Kafka's own
+    /// `kafka-transactions`; says how many.
+    ///
+    /// # Panics
+    /// When it refuses.
+    pub fn end_hanging_transactions(&self) -> usize {
+        let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0"]);
+        // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
+        let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        for row in &hanging {
+            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { continue };
+            self.tool("TransactionsCommand", &["abort", "--topic", topic, "--partition", partition, "--start-offset", offset]);
+        }
+        hanging.len()
+    }
+
+    /// Runs one of Kafka's own tools, and returns what it printed.
+    fn tool(&self, class: &str, arguments: &[&str]) -> String {
         let mut command = Command::new("java");
-        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg("org.apache.kafka.tools.AclCommand");
+        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg(format!("org.apache.kafka.tools.{class}"));
         let output = command.args(["--bootstrap-server", &self.bootstrap()]).args(arguments).output().expect("java runs");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{class} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The topics there are and their numbers of partitions, internal ones of Kafka's own left out.

@@ -16,6 +16,9 @@ use tillflow_tests::{
 };
 
 const LONG: Duration = Duration::from_secs(900);
+/// Tasks that do not run again so long after their broker came back wait for an operator: transactions time out after 10 s, and
+/// are waited for for 25.
+const OPERATOR_COMES: Duration = Duration::from_secs(90);
 /// Members are given up for dead after this long.
 const SESSION: Duration = Duration::from_secs(6);
 /// After so many seconds of sleep another has taken over, however busy the machine is.
@@ -81,6 +84,8 @@ struct Torture<'a> {
     refused: u32,
     /// Ends of instances that were their Kafka client's doing.
     client_crashes: u32,
+    /// Transactions that the broker left hanging, and that were ended by hand.
+    hanging: usize,
     /// When each instance's disk was emptied.
     wiped: Vec<(usize, Timestamp)>,
 }
@@ -109,6 +114,7 @@ impl<'a> Torture<'a> {
             kills: 0,
             refused: 0,
             client_crashes: 0,
+            hanging: 0,
             wiped: Vec::new(),
         };
         torture.feed(torture.portion);
@@ -194,6 +200,7 @@ impl<'a> Torture<'a> {
             Blow::CrashBroker => {
                 self.kafka.kill();
                 self.kafka.start_again();
+                self.end_hanging_transactions();
             }
             Blow::LoseAnswers(times) => {
                 let (before, started) = (self.proxy.happened(), Instant::now());
@@ -214,6 +221,20 @@ impl<'a> Torture<'a> {
             }
         }
         self.revive();
+    }
+
+    /// Does what docs/decisions/hanging-transactions.md leaves to an operator, where tasks do not run again by themselves.
+    fn end_hanging_transactions(&mut self) {
+        let started = Instant::now();
+        let mut ready = false;
+        until("all tasks run again, or a while", LONG, || {
+            self.revive();
+            ready = self.instances.iter().all(Tillflow::is_ready);
+            ready || started.elapsed() > OPERATOR_COMES
+        });
+        if !ready {
+            self.hanging += self.kafka.end_hanging_transactions();
+        }
     }
 
     /// Starts instances again that their Kafka client crashed: librdkafka reads beyond an answer of a broker that has just
@@ -374,7 +395,7 @@ fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
     let mails: Vec<_> = torture.mail_server.mails().iter().map(|mail| mail.header("Message-ID").expect("an id")).collect();
     let told = json!({
         "records": workload.lines.len(), "instances": instances, "mails": mails.len(), "blows": torture.done, "kills": report.kills, "late_commits_refused": report.refused, "moves": report.moves,
-        "answers_lost": report.answers_lost, "crashes_of_the_kafka_client": torture.client_crashes, "seconds": started.elapsed().as_secs(), "outputs": compared, "differences": wrong.len(),
+        "answers_lost": report.answers_lost, "crashes_of_the_kafka_client": torture.client_crashes, "hanging_transactions": torture.hanging, "seconds": started.elapsed().as_secs(), "outputs": compared, "differences": wrong.len(),
     });
     eprintln!("{told:#}");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -8,6 +8,7 @@ use rdkafka::{
     Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
+use serde_json::Value;
 use std::{
     sync::{
         Arc,
@@ -36,6 +37,7 @@ pub struct Ears {
     redis: Heard,
     sockets: Heard,
     decisions: Heard,
+    written: Heard,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     open: Vec<tokio::task::JoinHandle<()>>,
@@ -102,11 +104,25 @@ impl Ears {
         Ok(())
     }
 
-    /// Reads what is committed to a topic from now on; there, the key is the product.
+    /// Reads the decisions that are committed to a topic from now on; there, the key is the product.
     ///
     /// # Errors
     /// When the broker refuses.
-    pub fn listen_to_topic(&mut self, kafka: &Kafka, topic: &str) -> Result<()> {
+    pub fn listen_to_decisions(&mut self, kafka: &Kafka, topic: &str) -> Result<()> {
+        let heard = self.decisions.clone();
+        self.read(kafka, topic, heard)
+    }
+
+    /// Reads the events themselves, as any consumer does: nothing that follows from them can come sooner.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn listen_to_events(&mut self, kafka: &Kafka, topic: &str) -> Result<()> {
+        let heard = self.written.clone();
+        self.read(kafka, topic, heard)
+    }
+
+    fn read(&mut self, kafka: &Kafka, topic: &str, heard: Heard) -> Result<()> {
         let mut config = kafka.client();
         config.set("group.id", "bench").set("enable.auto.commit", "false").set("isolation.level", "read_committed");
         let consumer: BaseConsumer = config.create()?;
@@ -117,12 +133,12 @@ impl Ears {
             list.add_partition_offset(topic, partition.id(), Offset::Offset(end))?;
         }
         consumer.assign(&list)?;
-        let (heard, stop) = (self.decisions.clone(), self.stop.clone());
+        let stop = self.stop.clone();
         self.threads.push(std::thread::spawn(move || {
             while !stop.load(Ordering::Acquire) {
                 let Some(Ok(message)) = consumer.poll(LOOK) else { continue };
-                let (at, key) = (Instant::now(), String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned());
-                heard.lock().push((at, key, String::new()));
+                let (at, text) = (Instant::now(), |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned());
+                heard.lock().push((at, text(message.key()), text(message.payload())));
             }
         }));
         Ok(())
@@ -149,6 +165,13 @@ impl Ears {
     /// What came over the sockets.
     pub fn socket_pushes(&self, traffic: &Traffic) -> Vec<Push> {
         pushes(&self.sockets, |user| traffic.number(user))
+    }
+
+    /// Orders as they were written, by their first product.
+    pub fn orders(&self) -> Vec<(Instant, String)> {
+        let heard = self.written.lock();
+        let product = |text: &str| Some(serde_json::from_str::<Value>(text).ok()?.pointer("/items/0/product_id")?.as_str()?.to_owned());
+        heard.iter().filter_map(|(at, _, text)| Some((*at, product(text)?))).collect()
     }
 
     /// Decisions about products.

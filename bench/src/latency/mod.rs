@@ -83,6 +83,9 @@ impl Log {
 /// What the 99th percentile of decisions of the second stage shall be at most.
 const DECISION_GOAL_MS: f64 = 50.0;
 
+/// What brings the orders themselves: on Kafka nothing is sooner.
+const PLAIN: &str = "a plain consumer";
+
 /// A shop that runs.
 struct Running {
     log: Log,
@@ -157,7 +160,10 @@ impl Running {
         ears.listen_to_redis(&self.redis)?;
         ears.listen_to_sockets(&handle, &self.tillflow.ws_url(), &traffic, sockets)?;
         match &self.kafka {
-            Some((kafka, shop)) => ears.listen_to_topic(kafka, &shop.topic("related_products"))?,
+            Some((kafka, shop)) => {
+                ears.listen_to_events(kafka, &shop.topic("user_events"))?;
+                ears.listen_to_decisions(kafka, &shop.topic("related_products"))?;
+            }
             None => ears.listen_to_read_models(&self.redis)?,
         }
         let measured = Measured { first: traffic.within(arguments.warm_up), end: traffic.within(arguments.warm_up + arguments.length) };
@@ -182,11 +188,12 @@ impl Running {
         let goal = self.log.push_goal_ms();
         let parts = [
             ("accepted", accepted, None),
+            (PLAIN, matching::decisions(&traffic, start.started, measured, &ears.orders()), None),
             ("Redis message", pushes(&ears.redis_pushes(&traffic), &|_| true), Some(goal)),
             ("WebSocket message", pushes(&ears.socket_pushes(&traffic), &|shopper| shopper < sockets), Some(goal)),
             ("second stage", matching::decisions(&traffic, start.started, measured, &ears.decisions()), Some(DECISION_GOAL_MS)),
         ];
-        let asked = parts.into_iter().filter(|(what, ..)| *what != "accepted" || self.kafka.is_none());
+        let asked = parts.into_iter().filter(|(what, ..)| *what != if self.kafka.is_some() { "accepted" } else { PLAIN });
         Ok(asked.map(|(what, matched, goal)| row(self.log, rate, what, matched, goal, cores)).collect())
     }
 }

@@ -37,6 +37,8 @@ const BURST_TIME: Duration = Duration::from_millis(50);
 const LOOK_EVERY: usize = 16;
 /// How long a poll waits when there is nothing to do.
 const IDLE_POLL: Duration = Duration::from_millis(50);
+/// How long a poll waits when there is something to do, once it is known what an input holds.
+const WAITING_POLL: Duration = Duration::from_millis(5);
 /// How long the broadcast tables are left alone until it is looked again whether they are whole.
 const TABLES_POLL: Duration = Duration::from_millis(1);
 /// How often lag and clocks are stated.
@@ -148,8 +150,14 @@ impl<L: Log> Worker<L> {
     /// Takes what the log delivers: records, and changes of what this worker owns.
     fn poll(&mut self) -> Result<(), WorkerError> {
         let paused = self.tasks.paused(self.group.name);
-        let busy = self.running.iter().any(|(number, p)| p.is_busy() && !paused.contains(number)) || !self.restoring.is_empty();
-        let wait = if busy { Duration::ZERO } else { IDLE_POLL };
+        let at_work = |is: fn(&Partition) -> bool| self.running.iter().any(|(number, p)| is(p) && !paused.contains(number));
+        let wait = if at_work(Partition::is_busy) || !self.restoring.is_empty() {
+            Duration::ZERO
+        } else if at_work(Partition::is_waiting) {
+            WAITING_POLL
+        } else {
+            IDLE_POLL
+        };
         let started = self.shared.config.wall.instant();
         let polled = match self.log.poll(wait) {
             Ok(polled) => polled,
@@ -339,12 +347,13 @@ impl<L: Log> Worker<L> {
         Ok(idle)
     }
 
-    /// At once when the input is drained, otherwise by time or size.
+    /// At once when the input is drained, otherwise by time or size. What comes in during a commit is the next one's.
     fn should_commit(&self, idle: bool) -> bool {
         let dirty = self.running.values().any(Partition::is_dirty);
         let bytes: usize = self.running.values().map(Partition::pending_bytes).sum();
         let config = &self.shared.config;
-        dirty && (idle || config.wall.elapsed(self.last_commit) >= config.commit_interval || bytes >= config.commit_bytes)
+        let drained = || idle || self.running.values().all(|p| p.is_drained(&self.log));
+        dirty && (drained() || config.wall.elapsed(self.last_commit) >= config.commit_interval || bytes >= config.commit_bytes)
     }
 
     /// Commits all tasks in one transaction, and deals with what may come of it.

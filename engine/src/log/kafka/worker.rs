@@ -191,10 +191,12 @@ impl Log for KafkaLog {
             }
             polled.changes.push(change);
         }
-        if polled.records.is_empty() || self.looked.elapsed() >= LOOK_EVERY {
+        // Who waits for a moment waits for what is asked for here.
+        let due = if timeout.is_zero() { LOOK_EVERY } else { timeout.min(LOOK_EVERY) };
+        if !timeout.is_zero() || polled.records.is_empty() || self.looked.elapsed() >= due {
             self.look_at_positions();
         }
-        if self.looked.elapsed() >= LOOK_EVERY {
+        if self.looked.elapsed() >= due {
             self.look_at_ends();
             self.stores.flush_sometimes();
             self.looked = Instant::now();

@@ -370,6 +370,11 @@ impl Partition {
         self.advancing || (self.waiting.is_none() && self.inputs.iter().any(|i| !i.queue.is_empty()))
     }
 
+    /// Whether what was delivered waits for an input that may hold something earlier.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// Records of the inputs not processed yet.
     pub fn lag(&self, log: &dyn Log) -> i64 {
         self.inputs.iter().map(|i| if i.queue.is_empty() && !has_more(i, log) { 0 } else { log.lag(i.at, i.position) }).sum()
