@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(12);
 const AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// How often a new client asks before the last one waits for as long as it takes.
 const ATTEMPTS: usize = 5;
+/// Where a coordinator keeps its transactions, and how long it may take to read them.
+const COORDINATORS_LOG: &str = "__transaction_state";
+const LOADING: Duration = Duration::from_secs(180);
 /// How long a broker may take to answer at all.
 const A_MOMENT: Duration = Duration::from_secs(2);
 /// Between two looks at what is still to be delivered.
@@ -278,23 +281,26 @@ pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext
     }
 }
 
-/// As [`initialised`], and waits for brokers that are away for a while: a process that was restarted together with them.
+/// As [`initialised`], and waits for brokers that are away for a while, and for a coordinator that reads its log after a crash:
+/// a process may be started together with them.
 fn started(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, LogError> {
     let began = Instant::now();
     loop {
         match initialised(kafka, id) {
-            Err(LogError::Unavailable(why)) if began.elapsed() < PASSING && !answers(kafka) => {
-                tracing::warn!(id, "the brokers are waited for: {why}");
-            }
+            Err(LogError::Unavailable(why)) if began.elapsed() < awaited(kafka) => tracing::warn!(id, "waiting: {why}"),
             result => return result,
         }
     }
 }
 
-/// Whether a broker answers at all.
-fn answers(kafka: &Kafka) -> bool {
+/// For how long what is not there may be waited for. A coordinator whose topic the cluster can't make never comes.
+fn awaited(kafka: &Kafka) -> Duration {
     let client: KafkaResult<BaseProducer<WriterContext>> = kafka.plain().create_with_context(WriterContext::default());
-    client.is_ok_and(|client| client.client().fetch_metadata(None, A_MOMENT).is_ok())
+    match client.and_then(|client| client.client().fetch_metadata(None, A_MOMENT)) {
+        Err(_) => PASSING,
+        Ok(cluster) if cluster.topics().iter().any(|t| t.name() == COORDINATORS_LOG) => LOADING,
+        Ok(_) => Duration::ZERO,
+    }
 }
 
 /// Whether it may go well a moment later: the coordinator has not answered yet, is being elected, or is still ending the
