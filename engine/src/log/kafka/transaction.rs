@@ -32,6 +32,9 @@ const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
 const PAUSE: Duration = Duration::from_millis(10);
+/// Who commits whenever the input is drained rests as long as the last commit took, at most so long: brokers that are slow are
+/// asked less.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A worker's transactional producer.
 pub struct Writer {
@@ -40,7 +43,8 @@ pub struct Writer {
     names: Vec<String>,
     id: String,
     producer: BaseProducer<WriterContext>,
-    last_commit: Option<Instant>,
+    /// When the last one was, and how long it took.
+    last_commit: Option<(Instant, Duration)>,
     broken: bool,
     /// Once may be a new owner of partitions that wanted a transaction decided.
     fences: Fences,
@@ -84,12 +88,13 @@ impl Writer {
         group: &ConsumerGroupMetadata,
     ) -> Result<Positions, CommitError> {
         self.mend().map_err(|e| undecided("", e))?;
-        if let Some(rest) = self.last_commit.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
+        if let Some(rest) = self.last_commit.and_then(|(at, took)| took.clamp(PAUSE, LONGEST_PAUSE).checked_sub(at.elapsed())) {
             std::thread::sleep(rest);
         }
         self.producer.context().take();
+        let started = Instant::now();
         let written = self.write(transaction, changelog, group);
-        self.last_commit = Some(Instant::now());
+        self.last_commit = Some((Instant::now(), started.elapsed()));
         match written {
             Ok(()) => {
                 let delivered = self.producer.context().take();
