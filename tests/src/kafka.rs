@@ -280,7 +280,7 @@ impl Kafka {
         // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
         let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         for row in &hanging {
-            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { continue };
+            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { panic!("not understood: {found}") };
             self.tool("TransactionsCommand", &["abort", "--topic", topic, "--partition", partition, "--start-offset", offset]);
         }
         hanging.len()

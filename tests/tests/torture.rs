@@ -28,8 +28,8 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 /// Signals that end a process which its own code crashed.
 const SEGMENTATION_FAULT: i32 = 11;
 const ABORT: i32 = 6;
-/// Lines of a log that tell of an end.
-const LAST_WORDS: usize = 500;
+/// What an instance says when it begins.
+const BEGINS: &str = "tillflow::running: listening";
 /// What an instance says when it begins to restore.
 const RESTORES: &str = "worker::restore: restoring";
 
@@ -249,7 +249,8 @@ impl<'a> Torture<'a> {
             }
             let ended = instance.process().wait(LONG);
             let said = instance.stderr();
-            let garbled = || said.lines().rev().take(LAST_WORDS).any(|l| l.contains("METADATAUPDATE") && l.contains("not found in cache"));
+            let last_life = said.rsplit(BEGINS).next().unwrap_or_default();
+            let garbled = || last_life.lines().any(|line| names_no_partition(line, partitions(NAMES.len())));
             let by_client = matches!(ended.signal(), Some(SEGMENTATION_FAULT | ABORT)) || garbled();
             assert!(by_client, "ended, {ended}:\n{said}");
             self.client_crashes += 1;
@@ -351,6 +352,12 @@ impl Logged {
 fn logged(log: &str, what: &str, instance: usize) -> Vec<Logged> {
     let lines = log.lines().filter(|l| l.contains(what));
     lines.filter_map(|l| Some(Logged { instance, at: Timestamp::parse(l.split_whitespace().next()?).ok()?, text: l.to_owned() })).collect()
+}
+
+/// Whether librdkafka says that it was told of a partition that no topic of so many can have.
+fn names_no_partition(line: &str, partitions: u32) -> bool {
+    let named = line.split_once("METADATAUPDATE").and_then(|(_, told)| told.split_once(")[")?.1.split_once(']'));
+    named.and_then(|(number, _)| number.parse::<i64>().ok()).is_some_and(|number| !(0..i64::from(partitions)).contains(&number))
 }
 
 /// Enough for every worker of so many instances to have several.
@@ -486,4 +493,17 @@ fn rounds_of_random_blows_change_nothing() {
         })
         .collect();
     let _ = survives(&workload, NAMES.len(), &blows);
+}
+
+#[test]
+fn a_partition_that_there_cant_be_is_told_from_one_without_a_leader() {
+    let told = |of: &str| {
+        format!(
+            "WARN librdkafka: librdkafka: METADATAUPDATE [thrd:main]: Partition t-4-6.segments(BA4/YW24Qk2xrsCuRmkz6A){of} not found in cache"
+        )
+    };
+    assert!(names_no_partition(&told("[-56576]: new leader-1"), 12));
+    assert!(names_no_partition(&told("[12]:"), 12));
+    assert!(!names_no_partition(&told("[11]: new leader-1"), 12), "a broker that comes back has no leader for a moment");
+    assert!(!names_no_partition("WARN librdkafka: FAIL [thrd:main]: Partition t(x)[-1]", 12));
 }
