@@ -88,11 +88,13 @@ struct Shared {
     hold: Mutex<Hold>,
     /// Told when a held request may go on.
     released: Condvar,
-    /// Both ends of each connection, to cut it.
-    connections: Mutex<Vec<(TcpStream, TcpStream)>>,
+    /// Both ends of each connection that is open, to cut it.
+    connections: Mutex<Vec<Connection>>,
     down: AtomicBool,
     ended: AtomicBool,
 }
+
+type Connection = Arc<(TcpStream, TcpStream)>;
 
 impl Proxy {
     /// In front of any TCP server on the loopback address.
@@ -195,9 +197,8 @@ impl Proxy {
 
     /// Ends all connections there are; new ones are taken.
     pub fn cut(&self) {
-        for (client, server) in self.shared.connections.lock().unwrap().drain(..) {
-            let _ = client.shutdown(Shutdown::Both);
-            let _ = server.shutdown(Shutdown::Both);
+        for connection in self.shared.connections.lock().unwrap().drain(..) {
+            end(&connection);
         }
     }
 
@@ -231,21 +232,28 @@ impl Shared {
         let server = TcpStream::connect(self.target)?;
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
-        self.connections.lock().unwrap().push((client.try_clone()?, server.try_clone()?));
+        let connection = Arc::new((client, server));
+        self.connections.lock().unwrap().push(Arc::clone(&connection));
         let pending = Pending::default();
-        let (to_server, to_client) = (server.try_clone()?, client.try_clone()?);
-        let (shared, requests) = (Arc::clone(self), Arc::clone(&pending));
-        let (there, back) = (client.try_clone()?, server.try_clone()?);
+        let (shared, ends, requests) = (Arc::clone(self), Arc::clone(&connection), Arc::clone(&pending));
         thread::spawn(move || {
-            let _ = if shared.kafka { shared.pass_requests(&there, &to_server, &requests) } else { pass_bytes(&there, &to_server) };
-            end(&there, &to_server);
+            let (client, server) = &*ends;
+            let _ = if shared.kafka { shared.pass_requests(client, server, &requests) } else { pass_bytes(client, server) };
+            shared.close(&ends);
         });
         let shared = Arc::clone(self);
         thread::spawn(move || {
-            let _ = if shared.kafka { shared.pass_responses(&back, &to_client, &pending) } else { pass_bytes(&back, &to_client) };
-            end(&back, &to_client);
+            let (client, server) = &*connection;
+            let _ = if shared.kafka { shared.pass_responses(server, client, &pending) } else { pass_bytes(server, client) };
+            shared.close(&connection);
         });
         Ok(())
+    }
+
+    /// Ends both ends and forgets them: a client that connects again and again must not use up the process's files.
+    fn close(&self, connection: &Connection) {
+        end(connection);
+        self.connections.lock().unwrap().retain(|open| !Arc::ptr_eq(open, connection));
     }
 
     fn pass_requests(&self, mut client: &TcpStream, mut server: &TcpStream, pending: &Pending) -> io::Result<()> {
@@ -336,7 +344,31 @@ fn pass_bytes(mut from: &TcpStream, mut to: &TcpStream) -> io::Result<()> {
     io::copy(&mut from, &mut to).map(|_| ())
 }
 
-fn end(one: &TcpStream, other: &TcpStream) {
-    let _ = one.shutdown(Shutdown::Both);
-    let _ = other.shutdown(Shutdown::Both);
+fn end(connection: &Connection) {
+    let _ = connection.0.shutdown(Shutdown::Both);
+    let _ = connection.1.shutdown(Shutdown::Both);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::until;
+    use std::time::Duration;
+
+    #[test]
+    fn connections_that_end_are_forgotten() {
+        let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let proxy = Proxy::tcp(server.local_addr().unwrap().port());
+        let open = || proxy.shared.connections.lock().unwrap().len();
+        for _ in 0..20 {
+            let client = TcpStream::connect(proxy.address()).unwrap();
+            let (mut there, _) = server.accept().unwrap();
+            there.write_all(b"x").unwrap();
+            let mut heard = [0];
+            (&client).read_exact(&mut heard).unwrap();
+            assert_eq!(heard, *b"x");
+            assert!(open() > 0);
+        }
+        until("all are forgotten", Duration::from_secs(30), || open() == 0);
+    }
 }

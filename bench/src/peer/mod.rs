@@ -60,8 +60,26 @@ pub fn groups(mode: Mode) -> Vec<Group> {
         Mode::Exact => products.with::<related::Exact>("neighbours"),
         Mode::Bounded => products.with::<related::Bounded>("neighbours"),
     };
-    vec![
-        Group::new::<UserEvent>("customers", None, &settings).with::<Loyalty>("loyalty").with::<Sessions>("sessions"),
-        products.with::<Pricing>("pricing"),
-    ]
+    // Of duplicates the job knows orders alone.
+    let customers = Group::new::<UserEvent>("customers", None, &settings).without_event_ids();
+    vec![customers.with::<Loyalty>("loyalty").with::<Sessions>("sessions"), products.with::<Pricing>("pricing")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use output::LoyaltyUpdate;
+    use serde_json::json;
+    use tillflow_engine_api::testing::Driver;
+
+    #[test]
+    fn of_duplicates_the_job_knows_orders_alone() {
+        let mut shop = Driver::group(&groups(Mode::Exact)[0]);
+        for (event, order) in [("e1", "o1"), ("e1", "o2"), ("e2", "o2")] {
+            let event = json!({"event_id": event, "event_type": "order_completed", "user_id": "u1", "order_id": order,
+                "total_amount": "10.00", "items": [], "timestamp": "2026-01-01T00:00:00Z"});
+            shop.send_json("user_event", event);
+        }
+        assert_eq!(shop.emissions::<LoyaltyUpdate>().len(), 2);
+    }
 }

@@ -108,7 +108,7 @@ impl Task {
         let key = event.key().unwrap_or_default();
         let at = event.time().unwrap_or(self.clock.max(self.watermark));
         let mut failed = Vec::new();
-        if event.time().is_some() && self.upcoming.may_be_due(key, at.millis()) {
+        if event.time().is_some() && self.upcoming.may_be_due(key, at.millis(), &self.store)? {
             loop {
                 match timers::first_of(&self.store, key)? {
                     Some(row) if row.fire_at <= at.millis() => failed.extend(self.fire(row, globals)?),
@@ -122,7 +122,9 @@ impl Task {
 
         self.savepoint();
         let mut identities = Vec::new();
-        for Identity { scope, id, within } in event.identities() {
+        // Only an event's own id is kept for a while; what happens once does so for ever.
+        let told = |identity: &Identity| self.group.by_event_id || identity.within.is_none();
+        for Identity { scope, id, within } in event.identities().into_iter().filter(told) {
             let row = seen::row(key, scope, &id, within.is_some());
             if seen::contains(&self.store, &row, at.millis(), within.map(|w| w.as_millis() as i64))? {
                 return Ok((Done::Duplicate, failed));

@@ -33,6 +33,8 @@ pub struct Group {
     pub lead: &'static str,
     /// The group whose watermarks are this one's clock; `None` where it reads the shop's events itself.
     pub upstream: Option<&'static str>,
+    /// Whether an event whose own id was seen before is a duplicate.
+    pub by_event_id: bool,
     /// Its processors, in order.
     pub parts: Vec<Part>,
     /// The settings its processors are made with.
@@ -42,7 +44,15 @@ pub struct Group {
 impl Group {
     /// A group without processors.
     pub fn new<Lead: Record>(name: &'static str, upstream: Option<&'static str>, settings: &Map<String, Value>) -> Self {
-        Self { name, lead: Lead::SCHEMA, upstream, parts: Vec::new(), settings: settings.clone() }
+        Self { name, lead: Lead::SCHEMA, upstream, by_event_id: true, parts: Vec::new(), settings: settings.clone() }
+    }
+
+    /// Keeps no events' own ids: what happens once (an order, a refund, a command) is told by its id alone. For inputs
+    /// whose producers write each event once.
+    #[must_use]
+    pub fn without_event_ids(mut self) -> Self {
+        self.by_event_id = false;
+        self
     }
 
     /// Adds a processor after those it has.

@@ -1,9 +1,9 @@
 //! The shop's own hand in what is shown: pin, boost, bury and block by product, category or tag.
 
-use super::ranking::{self, Shop};
+use super::ranking::{Candidate, Shop};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use tillflow_schemas::{Product, RecommendedItem};
+use tillflow_schemas::Product;
 
 /// One rule. It concerns the products that all of its `product`, `category` and `tag` (those given) fit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,30 +83,33 @@ impl<'a> Merchandising<'a> {
     }
 
     /// What comes first: pinned products in the order of their rules, then candidates of pinned categories and tags.
-    pub fn pinned(&self, candidates: &[Vec<RecommendedItem>], shop: &impl Shop) -> Vec<RecommendedItem> {
+    pub fn pinned<'c>(&self, candidates: &[Vec<Candidate<'c>>], shop: &impl Shop) -> Vec<Candidate<'c>>
+    where
+        'a: 'c,
+    {
         let pins = || self.0.iter().filter(|rule| rule.action == MerchandisingAction::Pin);
         let mut pinned = Vec::new();
         for product in pins().filter_map(|rule| rule.product.as_deref()) {
             if self.of(product, shop).any(|rule| rule.action == MerchandisingAction::Pin) {
-                let found = candidates.iter().flatten().find(|c| c.product_id.as_str() == product).cloned();
-                pinned.push(found.unwrap_or_else(|| ranking::popular(product.into(), 0.0)));
+                let found = candidates.iter().flatten().find(|c| c.product == product).copied();
+                pinned.push(found.unwrap_or_else(|| Candidate::popular(product, 0.0)));
             }
         }
         if pins().any(|rule| rule.product.is_none()) {
-            let fits = |c: &&RecommendedItem| self.of(c.product_id.as_str(), shop).any(|rule| rule.action == MerchandisingAction::Pin);
-            pinned.extend(candidates.iter().flatten().filter(fits).cloned());
+            let fits = |c: &&Candidate<'_>| self.of(c.product, shop).any(|rule| rule.action == MerchandisingAction::Pin);
+            pinned.extend(candidates.iter().flatten().filter(fits).copied());
         }
         pinned
     }
 
     /// A group of candidates with boosts and burials applied, best first.
-    pub fn reordered(&self, mut group: Vec<RecommendedItem>, shop: &impl Shop) -> Vec<RecommendedItem> {
+    pub fn reordered<'c>(&self, mut group: Vec<Candidate<'c>>, shop: &impl Shop) -> Vec<Candidate<'c>> {
         if self.0.iter().any(|rule| matches!(rule.action, MerchandisingAction::Boost | MerchandisingAction::Bury)) {
-            for item in &mut group {
-                let factor: f64 = self.of(item.product_id.as_str(), shop).map(MerchandisingRule::factor).product();
-                item.score = super::association::rounded(item.score * factor);
+            for candidate in &mut group {
+                let factor: f64 = self.of(candidate.product, shop).map(MerchandisingRule::factor).product();
+                candidate.score = super::association::rounded(candidate.score * factor);
             }
-            group.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));
+            Candidate::sort(&mut group);
         }
         group
     }
@@ -136,19 +139,19 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn items(items: &[(&str, f64)]) -> Vec<RecommendedItem> {
-        items.iter().map(|(p, score)| ranking::popular((*p).into(), *score)).collect()
+    fn candidates<'a>(of: &[(&'a str, f64)]) -> Vec<Candidate<'a>> {
+        of.iter().map(|(product, score)| Candidate::popular(product, *score)).collect()
     }
 
-    fn names(items: &[RecommendedItem]) -> Vec<&str> {
-        items.iter().map(|i| i.product_id.as_str()).collect()
+    fn names<'a>(candidates: &[Candidate<'a>]) -> Vec<&'a str> {
+        candidates.iter().map(|c| c.product).collect()
     }
 
     #[test]
     fn boosted_goods_rise_and_buried_ones_sink() {
         let rules = rules(serde_json::json!([
             {"action": "boost", "tag": "new"}, {"action": "bury", "category": "cup", "factor": 4}, {"action": "bury", "product": "unlisted"}]));
-        let group = items(&[("cup-old", 0.5), ("tea-old", 0.4), ("tea-new", 0.3), ("cup-new", 0.2)]);
+        let group = candidates(&[("cup-old", 0.5), ("tea-old", 0.4), ("tea-new", 0.3), ("cup-new", 0.2)]);
         let group = Merchandising::new(&rules).reordered(group, &Catalogue);
         assert_eq!(names(&group), ["tea-new", "tea-old", "cup-old", "cup-new"]);
         assert_eq!(group[0].score, 0.6);
@@ -159,7 +162,7 @@ mod tests {
         let rules = rules(serde_json::json!([
             {"action": "pin", "product": "mug-of-the-week"}, {"action": "pin", "tag": "new"}, {"action": "block", "category": "rum"}]));
         let rules = Merchandising::new(&rules);
-        let groups = [items(&[("tea-old", 0.4), ("tea-new", 0.3)])];
+        let groups = [candidates(&[("tea-old", 0.4), ("tea-new", 0.3)])];
         assert_eq!(names(&rules.pinned(&groups, &Catalogue)), ["mug-of-the-week", "tea-new"]);
         assert!(rules.blocks("rum-old", &Catalogue) && !rules.blocks("tea-old", &Catalogue) && !rules.blocks("unlisted", &Catalogue));
     }

@@ -8,7 +8,7 @@
 //! know.
 
 use super::{RecommendationsSettings, association::rounded};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use std::sync::Arc;
 use tillflow_schemas::{Product, ProductId, ProductStatus, RecommendedItem, Related, RelatedProducts, Timestamp};
 
@@ -77,6 +77,40 @@ impl Unwanted<'_> {
     }
 }
 
+/// A product that may be shown. Of many only a few are, so it owns nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Which.
+    pub product: &'a str,
+    /// The greater, the better.
+    pub score: f64,
+    /// The seeds that say most of it; the most first.
+    because: [Option<&'a ProductId>; REASONS],
+}
+
+impl<'a> Candidate<'a> {
+    /// What is popular, with shares.
+    pub fn of_trend(trend: &'a [(ProductId, f64)]) -> Vec<Self> {
+        trend.iter().map(|(product, share)| Self::popular(product.as_str(), *share)).collect()
+    }
+
+    /// A product shown because many look at it, not because of another.
+    pub fn popular(product: &'a str, share: f64) -> Self {
+        Self { product, score: rounded(share), because: [None; REASONS] }
+    }
+
+    /// What is told of it.
+    pub fn item(&self) -> RecommendedItem {
+        let because = self.because.into_iter().flatten().cloned().collect();
+        RecommendedItem { product_id: self.product.into(), score: self.score, because }
+    }
+
+    /// Candidates best first; ties by id.
+    pub fn sort(candidates: &mut [Self]) {
+        candidates.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product.cmp(b.product)));
+    }
+}
+
 /// What the seeds say of one product.
 #[derive(Default)]
 struct Said<'a> {
@@ -102,64 +136,70 @@ impl<'a> Said<'a> {
     }
 }
 
+/// The seeds of which neighbours are known, with these.
+pub fn lists<'a>(seeds: &'a [Seed], shop: &impl Shop) -> Vec<(&'a Seed, Arc<RelatedProducts>)> {
+    seeds.iter().filter_map(|seed| Some((seed, shop.related(seed.product.as_str())?))).collect()
+}
+
 /// All neighbours of the seeds, best first: the weighted sum of what each seed says of it; ties by id.
-pub fn neighbours_of(seeds: &[Seed], shop: &impl Shop) -> Vec<RecommendedItem> {
-    let lists: Vec<_> = seeds.iter().filter_map(|seed| Some((seed, shop.related(seed.product.as_str())?))).collect();
-    let mut found: FxHashMap<&str, Said<'_>> = FxHashMap::default();
-    for (seed, list) in &lists {
+pub fn neighbours_of<'a>(lists: &'a [(&'a Seed, Arc<RelatedProducts>)]) -> Vec<Candidate<'a>> {
+    let most = lists.iter().map(|(_, list)| list.related.len()).sum();
+    let mut found: FxHashMap<&str, Said<'_>> = FxHashMap::with_capacity_and_hasher(most, FxBuildHasher);
+    for (seed, list) in lists {
         for Related { product_id, score, .. } in &list.related {
             found.entry(product_id.as_str()).or_default().add(seed.weight * score, &seed.product);
         }
     }
-    let mut items: Vec<RecommendedItem> = found
-        .into_iter()
-        .map(|(product, said)| {
-            let because = said.most.into_iter().flatten().map(|(_, seed)| seed.clone()).collect();
-            RecommendedItem { product_id: product.into(), score: rounded(said.score), because }
-        })
-        .collect();
-    items.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));
-    items
-}
-
-/// A product shown because many look at it, not because of another.
-pub fn popular(product_id: ProductId, share: f64) -> RecommendedItem {
-    RecommendedItem { product_id, score: rounded(share), because: Vec::new() }
+    let candidate = |(product, said): (&'a str, Said<'a>)| {
+        let because = said.most.map(|said| said.map(|(_, seed)| seed));
+        Candidate { product, score: rounded(said.score), because }
+    };
+    let mut candidates: Vec<_> = found.into_iter().map(candidate).collect();
+    Candidate::sort(&mut candidates);
+    candidates
 }
 
 /// The first `items` of the candidates that `admits` lets pass, group after group. Within a group, which comes best
 /// first, at most `items_per_category` are of one category as long as others of the group are left.
-pub fn pick(
-    groups: impl IntoIterator<Item = Vec<RecommendedItem>>,
+pub fn pick<'a>(
+    groups: impl IntoIterator<Item = Vec<Candidate<'a>>>,
     admits: impl Fn(&str) -> bool,
     shop: &impl Shop,
     settings: &RecommendationsSettings,
 ) -> Vec<RecommendedItem> {
-    let mut taken: FxHashSet<ProductId> = FxHashSet::default();
-    let mut by_category: FxHashMap<String, usize> = FxHashMap::default();
-    let mut picked = Vec::new();
-    for group in groups {
-        let mut spare = Vec::new();
-        for item in group {
-            if picked.len() == settings.items {
-                return picked;
-            }
-            if taken.contains(&item.product_id) || !admits(item.product_id.as_str()) {
-                continue;
-            }
-            taken.insert(item.product_id.clone());
-            let category = shop.product(item.product_id.as_str()).map(|p| p.category.clone()).filter(|c| !c.is_empty());
-            let full = category.is_some_and(|category| {
-                let n = by_category.entry(category).or_default();
+    let mut picked: Vec<Candidate<'a>> = Vec::with_capacity(settings.items);
+    // A product of each category, and how often it came.
+    let mut categories: Vec<(Arc<Product>, usize)> = Vec::new();
+    let mut full = |product: &str| {
+        let Some(record) = shop.product(product).filter(|p| !p.category.is_empty()) else { return false };
+        match categories.iter_mut().find(|(known, _)| known.category == record.category) {
+            Some((_, n)) => {
                 *n += 1;
                 *n > settings.items_per_category
-            });
-            if full { spare.push(item) } else { picked.push(item) }
+            }
+            None => {
+                categories.push((record, 1));
+                false
+            }
+        }
+    };
+    let mut taken: FxHashSet<&'a str> = FxHashSet::default();
+    'groups: for group in groups {
+        let mut spare = Vec::new();
+        for candidate in group {
+            if picked.len() == settings.items {
+                break 'groups;
+            }
+            if taken.contains(candidate.product) || !admits(candidate.product) {
+                continue;
+            }
+            taken.insert(candidate.product);
+            if full(candidate.product) { spare.push(candidate) } else { picked.push(candidate) }
         }
         let room = settings.items.saturating_sub(picked.len());
         picked.extend(spare.into_iter().take(room));
     }
-    picked
+    picked.iter().map(Candidate::item).collect()
 }
 
 #[cfg(test)]
@@ -209,12 +249,10 @@ mod tests {
         let settings = RecommendationsSettings { recency: 0.5, ..RecommendationsSettings::default() };
         let seeds = seeds([&"rum".into(), &"tea".into(), &"rum".into()], &settings);
         assert_eq!(seeds.iter().map(|s| s.weight).collect::<Vec<_>>(), [1.0, 0.5]);
-        let items = neighbours_of(&seeds, &shop);
-        assert_eq!(
-            items.iter().map(|i| (i.product_id.as_str(), i.score)).collect::<Vec<_>>(),
-            [("pot", 0.55), ("cup", 0.25), ("mug", 0.2)]
-        );
-        assert_eq!(items[0].because, [ProductId::from("rum"), ProductId::from("tea")]);
+        let lists = lists(&seeds, &shop);
+        let candidates = neighbours_of(&lists);
+        assert_eq!(candidates.iter().map(|c| (c.product, c.score)).collect::<Vec<_>>(), [("pot", 0.55), ("cup", 0.25), ("mug", 0.2)]);
+        assert_eq!(candidates[0].item().because, [ProductId::from("rum"), ProductId::from("tea")]);
     }
 
     #[test]
@@ -241,12 +279,11 @@ mod tests {
             let category = if id.starts_with('t') { "tea" } else { "cup" };
             shop.stock_up(Product { product_id: id.into(), category: category.into(), ..Product::default() });
         }
-        let item = |id: &str| RecommendedItem { product_id: id.into(), score: 1.0, because: vec![] };
         let settings = RecommendationsSettings { items: 4, items_per_category: 1, ..RecommendationsSettings::default() };
-        let candidates = ["t1", "t2", "t2", "t3", "c1", "other"].map(item);
+        let candidates = ["t1", "t2", "t2", "t3", "c1", "other"].map(|id| Candidate::popular(id, 1.0));
         assert_eq!(names(&pick([candidates.to_vec()], |_| true, &shop, &settings)), ["t1", "c1", "other", "t2"]);
         assert_eq!(names(&pick([candidates.to_vec()], |p| p != "c1", &shop, &settings)), ["t1", "other", "t2", "t3"]);
-        let (related, popular) = (vec![item("t1"), item("t2")], vec![item("other")]);
+        let (related, popular) = (candidates[..2].to_vec(), candidates[5..].to_vec());
         assert_eq!(names(&pick([related, popular], |_| true, &shop, &settings)), ["t1", "t2", "other"], "what is related comes first");
     }
 }

@@ -4,7 +4,7 @@ use super::{
     RecommendationsSettings, association,
     neighbours::{Memory, Neighbours},
     pairs::{self, PairBatch},
-    ranking::{self, Shop},
+    ranking::{self, Candidate, Shop},
     session::{Background, Interest, ORDERED, PairWeights, Session},
     trends::{Fading, ProductSample, TrendList, day},
 };
@@ -133,22 +133,24 @@ impl Recommender {
         let session = self.sessions.get(user).unwrap_or(&nothing);
         let seeds = ranking::seeds(session.latest_first(), &self.settings);
         let current = session.latest_first().next();
-        let mut related = ranking::neighbours_of(&seeds, self);
+        let lists = ranking::lists(&seeds, self);
+        let mut related = ranking::neighbours_of(&lists);
         if repeats == Repeats::Listed {
             for seed in seeds.iter().skip(1) {
                 let score = RETURN * seed.weight;
-                match related.iter_mut().find(|i| i.product_id == seed.product) {
-                    Some(item) => item.score += score,
-                    None => related.push(ranking::popular(seed.product.clone(), score)),
+                match related.iter_mut().find(|c| c.product == seed.product.as_str()) {
+                    Some(candidate) => candidate.score += score,
+                    None => related.push(Candidate::popular(seed.product.as_str(), score)),
                 }
             }
-            related.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.product_id.cmp(&b.product_id)));
+            Candidate::sort(&mut related);
         }
         let seen: FxHashSet<&ProductId> = match repeats {
             Repeats::Dropped => session.latest_first().collect(),
             Repeats::Listed => current.into_iter().collect(),
         };
-        let popular = self.popular.top(day(self.clock), &self.fading).into_iter().map(|(p, share)| ranking::popular(p, share)).collect();
+        let trend = self.popular.top(day(self.clock), &self.fading);
+        let popular = Candidate::of_trend(&trend);
         let settings = RecommendationsSettings { items, ..self.settings.clone() };
         let list = ranking::pick([related, popular], |p| !seen.iter().any(|s| s.as_str() == p), self, &settings);
         let first = current.filter(|_| repeats == Repeats::Listed).cloned();

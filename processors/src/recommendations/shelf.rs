@@ -3,7 +3,7 @@
 use super::{
     RecommendationsSettings,
     merchandising::Merchandising,
-    ranking::{self, Shop, Unwanted},
+    ranking::{self, Candidate, Shop, Unwanted},
     session::Session,
     trends::{Fading, ProductSample, TrendList, day},
 };
@@ -218,17 +218,18 @@ pub fn recommend(
     let fits = |product: &str| kind != Kind::Upsell || seeds.first().is_some_and(|s| is_upsell(from, s.product.as_str(), product));
     let admits = |product: &str| unwanted.admits(product, from, from.now()) && !rules.blocks(product, from) && fits(product);
 
-    let mut groups = Vec::new();
-    if kind != Kind::Trending {
-        groups.push(ranking::neighbours_of(&seeds, from));
-    }
-    let enough = || groups.iter().flatten().filter(|c| admits(c.product_id.as_str())).take(settings.items).count() == settings.items;
+    let lists = ranking::lists(&seeds, from);
+    let related = if kind == Kind::Trending { Vec::new() } else { ranking::neighbours_of(&lists) };
+    let enough = || related.iter().filter(|c| admits(c.product)).take(settings.items).count() == settings.items;
+    let mut trends = Vec::new();
     if matches!(kind, Kind::Mixed | Kind::Trending | Kind::Upsell) && !enough() {
         let category = looked_at.map(|p| p.category.clone()).filter(|c| !c.is_empty());
         for scope in category.as_deref().into_iter().chain([WHOLE_SHOP]) {
-            groups.push(from.trend(scope)?.into_iter().map(|(product, share)| ranking::popular(product, share)).collect());
+            trends.push(from.trend(scope)?);
         }
     }
+    let popular = trends.iter().map(|trend| Candidate::of_trend(trend));
+    let groups: Vec<_> = std::iter::once(related).chain(popular).collect();
     // Pins are for what is shown unasked.
     let pinned = if kind == Kind::Mixed { rules.pinned(&groups, from) } else { Vec::new() };
     let groups = groups.into_iter().map(|group| rules.reordered(group, from));

@@ -94,16 +94,18 @@ pub struct TrendList {
 }
 
 impl TrendList {
-    /// Takes in a product's popularity; the least popular on `day` goes where there are too many.
+    /// Takes in a product's popularity; the least popular on `day` goes where there are too many, and of equal ones the
+    /// last by id.
     pub fn offer(&mut self, product: &ProductId, popularity: &Popularity, day: i64, fading: &Fading) {
         match self.entries.iter_mut().find(|(p, _)| p == product) {
-            Some((_, known)) => *known = popularity.clone(),
+            Some((_, known)) => known.clone_from(popularity),
             None => self.entries.push((product.clone(), popularity.clone())),
         }
         if self.entries.len() > LISTED {
-            let top = self.top(day, fading);
-            if let Some((least, _)) = top.last().cloned() {
-                self.entries.retain(|(p, _)| *p != least);
+            let on_day =
+                self.entries.iter().enumerate().map(|(at, (p, popularity))| (popularity.on(day, fading), std::cmp::Reverse(p), at));
+            if let Some((.., least)) = on_day.min() {
+                self.entries.remove(least);
             }
         }
     }

@@ -161,7 +161,10 @@ impl Campaigns {
 
     /// Ends a run, if there is one.
     pub fn end(&self, user: &UserId, campaign: &Campaign, subject: &str, cx: &mut Context<'_>) -> Result<()> {
-        cx.delete(&self.runs, &(user.clone(), campaign.id.clone(), subject.to_owned()));
+        let key = (user.clone(), campaign.id.clone(), subject.to_owned());
+        if cx.get(&self.runs, &key)?.is_some() {
+            cx.delete(&self.runs, &key);
+        }
         cx.cancel_timer(self.timer, user.as_str(), &detail(campaign, subject))
     }
 
