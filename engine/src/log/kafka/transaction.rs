@@ -232,9 +232,10 @@ impl Writer {
             Some(E::TransactionalIdAuthorizationFailed | E::TopicAuthorizationFailed | E::GroupAuthorizationFailed) => {
                 return CommitError::Denied(format!("{text}; grant the rights that docs/kafka.md lists"));
             }
-            // A membership that was lost and regained meanwhile is refused in the same words, and a transaction that a new
-            // owner wanted decided. Of another process with this name the owners' topic tells, and this is the last resort.
-            Some(E::Fenced | E::InvalidProducerEpoch | E::ProducerFenced | E::FencedInstanceId) if self.fences.again() => {
+            // A new owner of partitions may have wanted a transaction decided. Of another process with this name the owners'
+            // topic tells, and this is the last resort. Whether the static id is another's (FENCED_INSTANCE_ID) its member
+            // knows: a membership that was lost and regained since is refused in the same words.
+            Some(E::Fenced | E::InvalidProducerEpoch | E::ProducerFenced) if self.fences.again() => {
                 return CommitError::Fenced(taken_over(&text, &self.id));
             }
             _ => {}
