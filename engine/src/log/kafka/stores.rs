@@ -99,14 +99,14 @@ impl OpenStores {
         }
     }
 
-    /// Opens a task's store. `end` is the end of its changelog and `id` what the cluster calls the topic: a store that
-    /// claims to be beyond the end, or is of a topic of another id, belongs to another log, and is put aside for a new one;
-    /// so is one that was away for longer than the changelog keeps tombstones, which `stay` says.
+    /// Opens a task's store. `end` asks for the end of its changelog, and `id` is what the cluster calls the topic: a store
+    /// that claims to be beyond the end, or is of a topic of another id, belongs to another log, and is put aside for a new
+    /// one; so is one that was away for longer than the changelog keeps tombstones, which `stay` says.
     pub fn open(
         &mut self,
         partition: u32,
         changelog: TopicPartition,
-        end: i64,
+        end: impl FnOnce() -> Result<i64, LogError>,
         id: Option<&str>,
         stay: impl FnOnce() -> Duration,
     ) -> Result<Opened, LogError> {
@@ -114,6 +114,9 @@ impl OpenStores {
         let path = self.stores.directory(self.group, partition);
         let mut directory = self.directory(&path)?;
         let mut offset = position(&directory)?;
+        // Asked once the store is this worker's alone: until then another one of this process may have committed, which
+        // moves both.
+        let end = end()?;
         let anew = if offset > end {
             Some("it is ahead of its changelog, which must be a new one")
         } else if made_from(&directory)?.zip(id).is_some_and(|(old, id)| old != id) {
@@ -254,6 +257,21 @@ fn put_aside(path: &Path) -> Result<(), LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_changelog_s_end_is_asked_for_once_nobody_else_can_move_the_store() {
+        let files = tempfile::tempdir().unwrap();
+        let stores = Stores::open(files.path(), &Shared::new(1 << 20, 1 << 20)).unwrap();
+        let mut open = OpenStores::new(&stores, "customers");
+        let changelog = TopicPartition { topic: 0, partition: 3 };
+        let end = || {
+            let again = Directory::open(&stores.directory("customers", 3), &[], &stores.shared);
+            assert!(matches!(again, Err(StateError::Held { .. })), "it is not open yet");
+            Ok(0)
+        };
+        let opened = open.open(3, changelog, end, None, || TOMBSTONES_STAY).unwrap();
+        assert_eq!(opened.changelog.unwrap().offset, 0);
+    }
 
     #[test]
     fn only_a_store_with_an_old_tail_may_have_missed_deletions() {

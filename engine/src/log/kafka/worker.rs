@@ -209,8 +209,14 @@ impl Log for KafkaLog {
 
     fn open(&mut self, partition: u32) -> Result<Opened, LogError> {
         let changelog = TopicPartition { topic: self.changelog, partition };
-        let end = self.reader.end(changelog)?;
-        self.stores.open(partition, changelog, end, self.changelog_id.as_deref(), || tombstones_stay(&self.kafka, self.changelog))
+        let reader = &mut self.reader;
+        self.stores.open(
+            partition,
+            changelog,
+            || reader.end(changelog),
+            self.changelog_id.as_deref(),
+            || tombstones_stay(&self.kafka, self.changelog),
+        )
     }
 
     fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError> {
