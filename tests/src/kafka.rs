@@ -270,13 +270,14 @@ impl Kafka {
         self.tool("AclCommand", arguments);
     }
 
-    /// Ends transactions that the broker holds open though nobody can end them any more, as an operator does with Kafka's own
-    /// `kafka-transactions`; says how many.
+    /// Ends transactions that the broker has held open for more than a minute though nobody can end them any more, as an
+    /// operator does with Kafka's own `kafka-transactions`; says how many. One that is younger may be committed whose markers
+    /// are on their way: to abort it would take from one partition what the others keep.
     ///
     /// # Panics
     /// When it refuses.
     pub fn end_hanging_transactions(&self) -> usize {
-        let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "0"]);
+        let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "1"]);
         // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
         let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         let ended = hanging.iter().filter(|row| {
