@@ -246,8 +246,11 @@ impl Writer {
             KafkaError::MessageProduction(_) | KafkaError::SetPartitionOffset(_) | KafkaError::Flush(_) => true,
             _ => false,
         };
-        if abortable && self.abort().is_ok() {
-            return CommitError::Aborted(text);
+        if abortable {
+            match self.abort() {
+                Ok(()) => return CommitError::Aborted(text),
+                Err(e) => text = format!("{text}; aborting it: {e}"),
+            }
         }
         // The outcome is decided by initialising the id anew: an open transaction is aborted, a prepared one finished.
         self.broken = true;
