@@ -85,6 +85,11 @@ enum Contender {
 }
 
 impl Contender {
+    /// Under which its figures are kept.
+    fn key(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
     fn title(self) -> &'static str {
         match self {
             Self::Copy => "bare transactional copy",
@@ -133,7 +138,7 @@ fn main() -> Result<()> {
         Some(Part::Recovery(recovery)) => recovery.run(&arguments.json),
         Some(Part::Scaling(scaling)) => scaling.run(&arguments.json),
         None => match &arguments.plot {
-            Some(file) => plot::draw(&arguments.json, file),
+            Some(file) => plot::draw_drain(&arguments.json, file),
             None => compare(&arguments),
         },
     }
@@ -170,7 +175,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
             },
         };
         row(contender.title(), drained.get("events").and_then(Value::as_u64).unwrap_or(arguments.events), &drained);
-        figures.insert(format!("{contender:?}").to_lowercase(), drained);
+        figures.insert(contender.key(), drained);
     }
     let figures = json!({
         "events": arguments.events, "users": arguments.users, "products": arguments.products, "workers": arguments.workers,

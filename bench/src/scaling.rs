@@ -7,12 +7,16 @@ use crate::{
         Mode,
         run::{self, PARTITIONS},
     },
-    product,
+    plot, product,
     recovery::seed,
 };
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use std::{collections::HashSet, path::Path, str::FromStr};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 use tillflow_tests::{Kafka, cluster::Shop, scratch};
 
 /// The peers' table whose rows are seeded.
@@ -38,6 +42,9 @@ pub struct Scaling {
     /// Workers a task group.
     #[arg(long, default_value_t = 1)]
     workers: u32,
+    /// Draws what --json holds of these runs into an SVG file, and runs nothing.
+    #[arg(long)]
+    plot: Option<PathBuf>,
 }
 
 /// So many users and products.
@@ -58,11 +65,14 @@ impl FromStr for Point {
 }
 
 impl Scaling {
-    /// Runs it all.
+    /// Runs it all, or draws what was seen.
     ///
     /// # Errors
-    /// When an instance fails.
+    /// When an instance fails, or there is nothing to draw.
     pub fn run(&self, json: &Path) -> Result<()> {
+        if let Some(file) = &self.plot {
+            return plot::draw_scaling(json, file);
+        }
         let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
         self.warm_up(&kafka)?;
         println!(
@@ -117,7 +127,7 @@ impl Scaling {
         forget(kafka, &prefix);
         let seen: HashSet<String> = traffic().map(|(user, _)| user).collect();
         let fields = drained.as_object_mut().context("figures")?;
-        fields.insert("contender".into(), format!("{contender:?}").to_lowercase().into());
+        fields.insert("contender".into(), contender.key().into());
         fields.insert("users".into(), point.users.into());
         fields.insert("users_seen".into(), seen.len().into());
         fields.insert("products".into(), point.products.into());

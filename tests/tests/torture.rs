@@ -16,8 +16,8 @@ use tillflow_tests::{
 };
 
 const LONG: Duration = Duration::from_secs(900);
-/// Tasks that do not run again so long after their broker came back wait for an operator: transactions time out after 10 s, and
-/// are waited for for 25.
+/// Tasks that do not run again so long after their broker came back, or commit nothing for so long, wait for an operator:
+/// transactions time out after 10 s, and are waited for for 25.
 const OPERATOR_COMES: Duration = Duration::from_secs(90);
 /// Members are given up for dead after this long.
 const SESSION: Duration = Duration::from_secs(6);
@@ -88,6 +88,8 @@ struct Torture<'a> {
     client_crashes: u32,
     /// Transactions that the broker left hanging, and that were ended by hand.
     hanging: usize,
+    /// How far the shop had come when last looked at, and since when.
+    progress: (i64, Instant),
     /// When each instance's disk was emptied.
     wiped: Vec<(usize, Timestamp)>,
 }
@@ -117,6 +119,7 @@ impl<'a> Torture<'a> {
             refused: 0,
             client_crashes: 0,
             hanging: 0,
+            progress: (0, Instant::now()),
             wiped: Vec::new(),
         };
         torture.feed(torture.portion);
@@ -196,7 +199,7 @@ impl<'a> Torture<'a> {
             Blow::RestartBroker => {
                 // With a transaction open, a broker without replicas was seen to come back without its marker:
                 // docs/decisions/hanging-transactions.md.
-                until("no transaction is open", LONG, || self.shop.is_drained());
+                self.drain();
                 self.kafka.restart();
             }
             Blow::CrashBroker => {
@@ -225,7 +228,31 @@ impl<'a> Torture<'a> {
         self.revive();
     }
 
-    /// Does what docs/decisions/hanging-transactions.md leaves to an operator, where tasks do not run again by themselves.
+    /// Until all that was sent is processed.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + LONG;
+        until("everything is processed", LONG + LONG, || {
+            let logs = || self.instances.iter().map(Tillflow::stderr).collect::<Vec<_>>().join("\n\n");
+            assert!(Instant::now() < deadline, "not drained; the instances say:\n{}", logs());
+            self.revive();
+            self.attend();
+            self.shop.is_drained()
+        });
+    }
+
+    /// The operator of docs/decisions/hanging-transactions.md, who comes when nothing is committed any more: a transaction that
+    /// hangs on a topic between the stages holds its readers up, and keeps nobody from being ready.
+    fn attend(&mut self) {
+        let now = self.shop.progress(&self.kafka);
+        if now > self.progress.0 {
+            self.progress = (now, Instant::now());
+        } else if self.progress.1.elapsed() > OPERATOR_COMES {
+            self.hanging += self.kafka.end_hanging_transactions();
+            self.progress.1 = Instant::now();
+        }
+    }
+
+    /// What the same operator does after a broker came back, where tasks do not run again by themselves.
     fn end_hanging_transactions(&mut self) {
         let started = Instant::now();
         let mut ready = false;
@@ -373,6 +400,7 @@ fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
     let mut torture = Torture::new(workload, blows.len() + 1, instances);
     for blow in blows {
         torture.go_on(Duration::from_secs(5));
+        torture.attend();
         if torture.shop.is_drained() {
             assert!(!torture.rest.is_empty(), "all was processed before {blow:?}: this needs more records");
             torture.feed_while_all_are_dead(torture.portion);
@@ -383,13 +411,7 @@ fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
     if !torture.rest.is_empty() {
         torture.feed_while_all_are_dead(usize::MAX);
     }
-    let deadline = Instant::now() + LONG;
-    until("everything is processed", LONG + LONG, || {
-        let logs = || torture.instances.iter().map(Tillflow::stderr).collect::<Vec<_>>().join("\n\n");
-        assert!(Instant::now() < deadline, "not drained; the instances say:\n{}", logs());
-        torture.revive();
-        torture.shop.is_drained()
-    });
+    torture.drain();
     for instance in &mut torture.instances {
         assert!(instance.stop().success(), "{}", instance.stderr());
         let said = instance.stderr();
