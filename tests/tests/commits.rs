@@ -64,7 +64,7 @@ struct Turn {
 }
 
 /// All turns from the first record on, one more than the backlog takes.
-fn over_the_backlog(commit_interval: Duration, commit_bytes: usize) -> Vec<Turn> {
+fn over_the_backlog(commit_interval: Duration, commit_bytes: usize, rest: Duration) -> Vec<Turn> {
     let clock = ManualClock::new(BEGIN);
     let catalog = Arc::new(Catalog::built_in(1).unwrap());
     let wall = Wall::Manual(clock.clone());
@@ -74,7 +74,7 @@ fn over_the_backlog(commit_interval: Duration, commit_bytes: usize) -> Vec<Turn>
     let wiring = wire(&groups, &catalog, &codec, &config, &metrics).unwrap();
     let wired = &wiring.groups[0];
     let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, false)).collect();
-    let sim = Sim::new(&clock, Dice::new(1), Faults::default(), &topics, &[(GROUP, 1)], false, Duration::from_secs(10));
+    let sim = Sim::new(&clock, Dice::new(1), Faults { rest, ..Faults::default() }, &topics, &[(GROUP, 1)], false, Duration::from_secs(10));
     let events = TopicPartition { topic: wired.inputs[0], partition: 0 };
     for n in 0..100 * TURNS {
         let user = format!("u{n:06}");
@@ -118,7 +118,7 @@ fn commits(turns: &[Turn]) -> Vec<usize> {
 
 #[test]
 fn with_neither_time_nor_size_reached_it_commits_with_the_turn_that_takes_the_last_record() {
-    let turns = over_the_backlog(NEVER, usize::MAX);
+    let turns = over_the_backlog(NEVER, usize::MAX, Duration::ZERO);
     assert_eq!(commits(&turns), [TURNS]);
     assert!(turns[..TURNS - 1].windows(2).all(|pair| pair[0].waiting < pair[1].waiting), "{turns:?}");
 }
@@ -126,8 +126,20 @@ fn with_neither_time_nor_size_reached_it_commits_with_the_turn_that_takes_the_la
 #[test]
 fn a_busy_worker_commits_when_the_interval_is_over_and_not_before() {
     let interval = Duration::from_millis(45);
-    let turns = over_the_backlog(interval, usize::MAX);
-    assert!(commits(&turns).len() >= 4, "{turns:?}");
+    commits_are_apart(interval, &over_the_backlog(interval, usize::MAX, Duration::ZERO));
+}
+
+#[test]
+fn while_the_log_rests_a_worker_goes_on_and_commits_what_came_in_afterwards() {
+    let rest = Duration::from_millis(45);
+    commits_are_apart(rest, &over_the_backlog(Duration::ZERO, usize::MAX, rest));
+    // Unless too much waits.
+    assert_eq!(commits(&over_the_backlog(NEVER, 1, NEVER)), (1..=TURNS).collect::<Vec<_>>());
+}
+
+#[track_caller]
+fn commits_are_apart(interval: Duration, turns: &[Turn]) {
+    assert!(commits(turns).len() >= 4, "{turns:?}");
     let mut last = None;
     for turn in &turns[..TURNS - 1] {
         if let Some(since) = last.map(|last| turn.began - last) {
@@ -141,9 +153,9 @@ fn a_busy_worker_commits_when_the_interval_is_over_and_not_before() {
 
 #[test]
 fn a_busy_worker_commits_sooner_when_enough_bytes_wait() {
-    let of_a_turn = over_the_backlog(NEVER, usize::MAX)[0].waiting;
-    let turns = over_the_backlog(NEVER, of_a_turn * 5 / 2);
+    let of_a_turn = over_the_backlog(NEVER, usize::MAX, Duration::ZERO)[0].waiting;
+    let turns = over_the_backlog(NEVER, of_a_turn * 5 / 2, Duration::ZERO);
     assert_eq!(commits(&turns), [3, 6, 9, 12, 15, 18, TURNS], "{turns:?}");
     // However little may wait, each turn is committed, and whole.
-    assert_eq!(commits(&over_the_backlog(NEVER, 1)), (1..=TURNS).collect::<Vec<_>>());
+    assert_eq!(commits(&over_the_backlog(NEVER, 1, Duration::ZERO)), (1..=TURNS).collect::<Vec<_>>());
 }

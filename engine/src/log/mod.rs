@@ -197,6 +197,12 @@ pub trait Log {
     /// When the log fails.
     fn release(&mut self, partitions: &[u32]) -> Result<(), LogError>;
 
+    /// For how long the next transaction is better left alone; what comes in meanwhile belongs to it. Zero where one may follow
+    /// the last at once.
+    fn rest(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Writes a transaction: all of it or nothing.
     ///
     /// # Errors

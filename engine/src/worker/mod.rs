@@ -158,6 +158,9 @@ impl<L: Log> Worker<L> {
         } else {
             IDLE_POLL
         };
+        // What is processed waits for the rest's end alone.
+        let rest = if self.is_dirty() { self.log.rest() } else { Duration::ZERO };
+        let wait = if rest.is_zero() { wait } else { wait.min(rest) };
         let started = self.shared.config.wall.instant();
         let polled = match self.log.poll(wait) {
             Ok(polled) => polled,
@@ -347,13 +350,18 @@ impl<L: Log> Worker<L> {
         Ok(idle)
     }
 
-    /// At once when the input is drained, otherwise by time or size. What comes in during a commit is the next one's.
+    fn is_dirty(&self) -> bool {
+        self.running.values().any(Partition::is_dirty)
+    }
+
+    /// When the input is drained, otherwise by time or size. What comes in during a commit is the next one's; what comes in while
+    /// the log rests is still this one's.
     fn should_commit(&self, idle: bool) -> bool {
-        let dirty = self.running.values().any(Partition::is_dirty);
         let bytes: usize = self.running.values().map(Partition::pending_bytes).sum();
         let config = &self.shared.config;
         let drained = || idle || self.running.values().all(|p| p.is_drained(&self.log));
-        dirty && (drained() || config.wall.elapsed(self.last_commit) >= config.commit_interval || bytes >= config.commit_bytes)
+        let due = || config.wall.elapsed(self.last_commit) >= config.commit_interval || drained();
+        self.is_dirty() && (bytes >= config.commit_bytes || (self.log.rest().is_zero() && due()))
     }
 
     /// Commits all tasks in one transaction, and deals with what may come of it.

@@ -75,6 +75,7 @@ impl Chaos {
             slow_marker: weather(6),
             fetched_at_once: making.fetched_at_once,
             compaction: weather(200),
+            rest: Duration::ZERO,
         };
         let pace = weather(3_000);
         let absence = dice.one_in(4).then(|| {
@@ -83,6 +84,7 @@ impl Chaos {
             (at, long)
         });
         let next = Some(dice.millis(0, 5_000));
+        faults.rest = if dice.one_in(2) { dice.millis(0, 100) } else { Duration::ZERO };
         faults.full = if dice.one_in(4) { 10 } else { 0 };
         Self {
             dice,

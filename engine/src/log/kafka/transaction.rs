@@ -32,9 +32,11 @@ const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
 const PAUSE: Duration = Duration::from_millis(10);
-/// Who commits whenever the input is drained rests as long as the last commit took, at most so long: brokers that are slow are
-/// asked less.
+/// Who commits whenever the input is drained rests as long as a commit takes, at most so long: brokers that are slow are asked
+/// less.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How a commit's time counts in what a commit takes, as one in so many: one that is held up makes no long rest.
+const SMOOTHING: u32 = 4;
 
 /// A worker's transactional producer.
 pub struct Writer {
@@ -43,8 +45,10 @@ pub struct Writer {
     names: Vec<String>,
     id: String,
     producer: BaseProducer<WriterContext>,
-    /// When the last one was, and how long it took.
-    last_commit: Option<(Instant, Duration)>,
+    /// When the last one ended.
+    last_commit: Option<Instant>,
+    /// How long one takes, smoothed.
+    takes: Duration,
     broken: bool,
     /// Once may be a new owner of partitions that wanted a transaction decided.
     fences: Fences,
@@ -55,7 +59,16 @@ impl Writer {
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
         let producer = started(kafka, &id)?;
         let names = (0..kafka.catalog.topics().len()).map(|topic| kafka.name(topic)).collect();
-        Ok(Self { kafka: kafka.clone(), names, id, producer, last_commit: None, broken: false, fences: Fences::default() })
+        Ok(Self {
+            kafka: kafka.clone(),
+            names,
+            id,
+            producer,
+            last_commit: None,
+            takes: Duration::ZERO,
+            broken: false,
+            fences: Fences::default(),
+        })
     }
 
     /// Its transactional id.
@@ -80,6 +93,12 @@ impl Writer {
         self.names.get(topic).map_or("", String::as_str)
     }
 
+    /// For how long the brokers are still better left alone.
+    pub fn rest(&self) -> Duration {
+        let rest = self.last_commit.and_then(|ended| self.takes.clamp(PAUSE, LONGEST_PAUSE).checked_sub(ended.elapsed()));
+        rest.unwrap_or_default()
+    }
+
     /// Writes one transaction.
     pub fn commit(
         &mut self,
@@ -88,13 +107,13 @@ impl Writer {
         group: &ConsumerGroupMetadata,
     ) -> Result<Positions, CommitError> {
         self.mend().map_err(|e| undecided("", e))?;
-        if let Some(rest) = self.last_commit.and_then(|(at, took)| took.clamp(PAUSE, LONGEST_PAUSE).checked_sub(at.elapsed())) {
-            std::thread::sleep(rest);
-        }
+        // Who can't wait, since too much is held or partitions are asked back.
+        std::thread::sleep(self.rest());
         self.producer.context().take();
         let started = Instant::now();
         let written = self.write(transaction, changelog, group);
-        self.last_commit = Some((Instant::now(), started.elapsed()));
+        self.last_commit = Some(Instant::now());
+        self.takes = (self.takes * (SMOOTHING - 1) + started.elapsed()) / SMOOTHING;
         match written {
             Ok(()) => {
                 let delivered = self.producer.context().take();

@@ -276,6 +276,10 @@ impl Log for KafkaLog {
         unassign(&self.member.consumer, &self.kafka.list(gone)).map_err(|e| classify("giving partitions up", &e))
     }
 
+    fn rest(&self) -> Duration {
+        self.writer.rest()
+    }
+
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
         let Some(group) = self.member.consumer.group_metadata() else {
             return Err(CommitError::Aborted("not a member of the group".into()));

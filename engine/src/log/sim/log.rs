@@ -64,8 +64,10 @@ pub struct SimLog {
     looked: Duration,
     learned: Instant,
     flushed: Duration,
+    rests_until: Duration,
     pub(super) open: BTreeMap<u32, SimBackend>,
-    /// How often each partition may be opened: once an assignment, once an unknown outcome.
+    /// How often each partition may be opened and then run: once an assignment, once an unknown outcome. A restore that is broken
+    /// off begins again.
     pub(super) may_open: BTreeMap<u32, u32>,
     pub(super) settling: BTreeMap<u32, Settling>,
     // Planted defects remember:
@@ -101,6 +103,7 @@ impl SimLog {
             looked: now,
             learned: crate::Wall::Manual(sim.0.lock().clock()).instant(),
             flushed: now,
+            rests_until: now,
             open: BTreeMap::new(),
             may_open: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -202,6 +205,11 @@ impl Log for SimLog {
 
     fn start(&mut self, inputs: &[(TopicPartition, Option<i64>)]) -> Result<(), LogError> {
         self.critical_step("crash before inputs are started")?;
+        for partition in inputs.iter().map(|(at, _)| at.partition).collect::<BTreeSet<_>>() {
+            if let Some(may) = self.may_open.get_mut(&partition) {
+                *may = may.saturating_sub(1);
+            }
+        }
         for &(at, offset) in inputs {
             let next = match offset {
                 Some(offset) => offset,
@@ -262,8 +270,14 @@ impl Log for SimLog {
         Ok(())
     }
 
+    fn rest(&self) -> Duration {
+        self.rests_until.saturating_sub(self.world(|w| w.now()))
+    }
+
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
-        self.transact(transaction)
+        let outcome = self.transact(transaction);
+        self.rests_until = self.world(|w| w.now() + w.faults.rest);
+        outcome
     }
 
     fn changelog(&mut self) -> Option<&mut dyn Reader> {

@@ -25,9 +25,7 @@ impl SimLog {
     pub(super) fn open_store(&mut self, partition: u32) -> Result<Opened, LogError> {
         self.critical_step("crash before a store is opened")?;
         self.reach()?;
-        let may = self.may_open.entry(partition).or_default();
-        let without_cause = *may == 0;
-        *may = may.saturating_sub(1);
+        let without_cause = self.may_open.get(&partition).is_none_or(|may| *may == 0);
         self.open.remove(&partition);
         let at = TopicPartition { topic: self.changelog, partition };
         let mut world = self.sim.0.lock();

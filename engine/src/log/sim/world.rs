@@ -46,6 +46,8 @@ pub struct Faults {
     pub slowest_ms: u64,
     /// Records of one input in one fetch, at most.
     pub fetched_at_once: u64,
+    /// For how long a worker rests after each transaction.
+    pub rest: Duration,
     /// A transaction's marker arrives late.
     pub slow_marker: u64,
     /// A compacted topic is compacted, at a look.
