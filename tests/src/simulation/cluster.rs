@@ -60,6 +60,24 @@ pub struct Cluster {
     pub(super) machines: RefCell<BTreeMap<(&'static str, u32), String>>,
 }
 
+/// A run as long as it lasts. Its processes hold the cluster that holds them; without this no run's memory would be given back.
+struct Run(Rc<Cluster>);
+
+impl std::ops::Deref for Run {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.0
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Let go only once nothing of the cluster is borrowed any more.
+        drop(self.0.processes.take());
+    }
+}
+
 /// Runs one seed; says what was wrong.
 ///
 /// # Errors
@@ -110,7 +128,7 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
 }
 
 impl Cluster {
-    fn new(making: &Making, dice: &mut Dice, mut chaos: Chaos, defect: Option<Defect>) -> Result<Rc<Self>, Vec<String>> {
+    fn new(making: &Making, dice: &mut Dice, mut chaos: Chaos, defect: Option<Defect>) -> Result<Run, Vec<String>> {
         let catalog = Arc::new(making.catalog.clone());
         let codec = Arc::new(Codec::json());
         let clock = ManualClock::new(BEGIN);
@@ -155,7 +173,7 @@ impl Cluster {
             machines: RefCell::default(),
         });
         *cluster.me.borrow_mut() = Rc::downgrade(&cluster);
-        Ok(cluster)
+        Ok(Run(cluster))
     }
 
     pub(super) fn me(&self) -> Rc<Self> {
