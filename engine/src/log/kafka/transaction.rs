@@ -31,9 +31,9 @@ const A_MOMENT: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(1);
 /// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
 /// refuses a new one, and librdkafka then waits its whole retry backoff.
-const PAUSE: Duration = Duration::from_millis(10);
-/// Who commits whenever the input is drained rests as long as a commit takes, at most so long: brokers that are slow are asked
-/// less.
+const PAUSE: Duration = Duration::from_millis(3);
+/// Who commits whenever the input is drained rests half as long as a commit takes, at most so long: brokers that are slow are
+/// asked less.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How a commit's time counts in what a commit takes, as one in so many: one that is held up makes no long rest.
 const SMOOTHING: u32 = 4;
@@ -95,7 +95,7 @@ impl Writer {
 
     /// For how long the brokers are still better left alone.
     pub fn rest(&self) -> Duration {
-        let rest = self.last_commit.and_then(|ended| self.takes.clamp(PAUSE, LONGEST_PAUSE).checked_sub(ended.elapsed()));
+        let rest = self.last_commit.and_then(|ended| (self.takes / 2).clamp(PAUSE, LONGEST_PAUSE).checked_sub(ended.elapsed()));
         rest.unwrap_or_default()
     }
 
