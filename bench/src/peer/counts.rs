@@ -137,7 +137,7 @@ impl Product {
     /// Puts a neighbour where its count belongs; says whether order or members changed.
     fn rank(&mut self, other: u32, count: u32, names: &Names) -> bool {
         let before = |a: (u32, u32), b: (u32, u32)| match b.1.cmp(&a.1) {
-            Ordering::Equal => names.as_str(a.0) < names.as_str(b.0),
+            Ordering::Equal => names.precedes(a.0, b.0),
             order => order == Ordering::Less,
         };
         let known = self.top.iter().position(|(id, _)| *id == other);

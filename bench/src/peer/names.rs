@@ -12,6 +12,8 @@ pub struct Names {
 }
 
 struct Name {
+    /// The first bytes of the text as a number, in the same order: most comparisons end there.
+    head: u64,
     text: Arc<str>,
     partition: u32,
 }
@@ -28,7 +30,10 @@ impl Names {
             return (*number, false);
         }
         let (number, text) = (self.names.len() as u32, Arc::<str>::from(text));
-        self.names.push(Name { text: text.clone(), partition: partition(text.as_bytes(), self.partitions) });
+        let mut head = [0; 8];
+        head.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+        let partition = partition(text.as_bytes(), self.partitions);
+        self.names.push(Name { head: u64::from_be_bytes(head), text: text.clone(), partition });
         self.numbers.insert(text, number);
         (number, true)
     }
@@ -43,6 +48,12 @@ impl Names {
         self.names.get(number as usize).map_or("", |n| &n.text)
     }
 
+    /// Whether an id comes before another, by its text.
+    pub fn precedes(&self, one: u32, other: u32) -> bool {
+        let of = |number: u32| self.names.get(number as usize).map(|n| (n.head, &n.text));
+        of(one) < of(other)
+    }
+
     /// The partition in which a number's id lies.
     pub fn partition(&self, number: u32) -> u32 {
         self.names.get(number as usize).map_or(0, |n| n.partition)
@@ -51,5 +62,24 @@ impl Names {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.names.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ids_are_in_the_order_of_their_texts(texts in prop::collection::vec("[\\x00a-c\u{e9}]{0,12}", 2..20)) {
+            let mut names = Names::new(4);
+            let numbers: Vec<_> = texts.iter().map(|text| names.number(text).0).collect();
+            for (one, text) in numbers.iter().zip(&texts) {
+                for (other, next) in numbers.iter().zip(&texts) {
+                    prop_assert_eq!(names.precedes(*one, *other), text < next);
+                }
+            }
+        }
     }
 }

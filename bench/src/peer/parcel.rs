@@ -9,6 +9,7 @@ use super::{
     names::Names,
 };
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use tillflow_engine_api::Combine;
 use tillflow_schemas::Parcel;
@@ -49,9 +50,9 @@ pub struct Bundle {
     /// The numbers' meaning.
     pub names: Arc<RwLock<Names>>,
     /// Demand, in the order of events.
-    pub demands: Vec<Demand>,
+    pub demands: SmallVec<[Demand; 1]>,
     /// Again and again: a product, how many it met, these.
-    pub meetings: Vec<u32>,
+    pub meetings: SmallVec<[u32; 12]>,
 }
 
 impl Combine for Bundle {
@@ -170,8 +171,8 @@ mod tests {
             to: 2,
             partitions: 4,
             names: names.clone(),
-            demands: vec![Demand { product: 7, score, at }],
-            meetings: meetings.to_vec(),
+            demands: [Demand { product: 7, score, at }].into(),
+            meetings: meetings.into(),
         };
         let mut all = bundle(1.0, 3_600_000, &[7, 2, 1, 299]);
         all.absorb(bundle(2.0, 0, &[1, 1, 7]));

@@ -8,6 +8,7 @@ use super::{
 };
 use bytes::Bytes;
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use tillflow_engine_api::{Combined, Context, Declare, Error, Processor, Result};
 use tillflow_schemas::{Event, Order, ProductId, UserEvent, UserEventKind, UserId};
@@ -46,10 +47,12 @@ impl Processor for Sessions {
         let Event::User(UserEvent { kind, user_id: Some(user_id), timestamp, .. }) = event else { return Ok(()) };
         let at = timestamp.millis();
         self.prepare(cx.place().partitions);
+        let shared = self.names.clone();
+        let mut names = shared.write();
         match kind {
-            UserEventKind::ProductViewed { product_id, .. } => self.seen(user_id, product_id, VIEW, at, cx)?,
-            UserEventKind::AddedToCart { product_id, .. } => self.seen(user_id, product_id, ADD, at, cx)?,
-            UserEventKind::OrderCompleted(order) => self.ordered(order, at),
+            UserEventKind::ProductViewed { product_id, .. } => self.seen(user_id, product_id, VIEW, at, &mut names, cx)?,
+            UserEventKind::AddedToCart { product_id, .. } => self.seen(user_id, product_id, ADD, at, &mut names, cx)?,
+            UserEventKind::OrderCompleted(order) => self.ordered(order, at, &mut names),
             _ => {}
         }
         for bundle in self.outgoing.iter_mut().filter_map(Option::take) {
@@ -69,59 +72,52 @@ impl Sessions {
         self.outgoing.iter_mut().for_each(|o| *o = None);
     }
 
-    fn seen(&mut self, user: &UserId, product: &ProductId, weight: f64, at: i64, cx: &mut Context<'_>) -> Result<()> {
-        let (product, _) = self.names.write().number(product.as_str());
-        self.demand(product, weight, at);
+    fn seen(&mut self, user: &UserId, product: &ProductId, weight: f64, at: i64, names: &mut Names, cx: &mut Context<'_>) -> Result<()> {
+        let (product, _) = names.number(product.as_str());
+        self.demand(product, weight, at, names);
         let row = cx.get(&self.sessions, user)?.unwrap_or_default();
-        let mut kept = self.read(&row).ok_or_else(|| Error::reject("a session that can't be read"))?;
+        let mut kept = read(&row, names).ok_or_else(|| Error::reject("a session that can't be read"))?;
         kept.retain(|(_, seen)| at - seen <= KEPT_MS);
         match kept.iter().position(|(other, _)| *other == product) {
             Some(known) => drop(kept.remove(known)),
             None => {
                 kept.truncate(KEPT - 1);
-                let others: Vec<u32> = kept.iter().map(|(other, _)| *other).collect();
-                self.meet(product, &others);
+                self.meet(product, kept.iter().map(|(other, _)| *other), names);
             }
         }
         kept.insert(0, (product, at));
-        cx.put(&self.sessions, user, &self.write(&kept))
+        cx.put(&self.sessions, user, &write(&kept, names))
     }
 
-    fn ordered(&mut self, order: &Order, at: i64) {
+    fn ordered(&mut self, order: &Order, at: i64, names: &mut Names) {
         let mut items: Vec<u32> = Vec::new();
         for item in &order.items {
-            let (product, _) = self.names.write().number(item.product_id.as_str());
-            self.demand(product, ORDER, at);
+            let (product, _) = names.number(item.product_id.as_str());
+            self.demand(product, ORDER, at, names);
             if !items.contains(&product) {
-                self.meet(product, &items);
+                self.meet(product, items.iter().copied(), names);
                 items.push(product);
             }
         }
     }
 
-    fn demand(&mut self, product: u32, score: f64, at: i64) {
-        let to = self.names.read().partition(product);
-        if let Some(bundle) = self.to(to) {
+    fn demand(&mut self, product: u32, score: f64, at: i64, names: &Names) {
+        if let Some(bundle) = self.to(names.partition(product)) {
             bundle.demands.push(Demand { product, score, at });
         }
     }
 
     /// Tells each partition what counts there: all of the meeting where the product lies, elsewhere the others that do.
-    fn meet(&mut self, product: u32, others: &[u32]) {
-        if others.is_empty() {
-            return;
-        }
-        let home = self.names.read().partition(product);
+    fn meet(&mut self, product: u32, others: impl Iterator<Item = u32> + Clone, names: &Names) {
+        let home = names.partition(product);
         for to in 0..self.outgoing.len() as u32 {
-            let names = self.names.clone();
-            let names = names.read();
-            let there = |other: &&u32| to == home || names.partition(**other) == to;
-            let count = others.iter().filter(there).count();
+            let there = others.clone().filter(|other| to == home || names.partition(*other) == to);
+            let count = there.clone().count();
             if count > 0
                 && let Some(bundle) = self.to(to)
             {
                 bundle.meetings.extend([product, count as u32]);
-                bundle.meetings.extend(others.iter().filter(there));
+                bundle.meetings.extend(there);
             }
         }
     }
@@ -129,32 +125,36 @@ impl Sessions {
     fn to(&mut self, to: u32) -> Option<&mut Bundle> {
         let (partitions, names) = (self.outgoing.len() as u32, &self.names);
         let slot = self.outgoing.get_mut(to as usize)?;
-        Some(slot.get_or_insert_with(|| Bundle { to, partitions, names: names.clone(), demands: Vec::new(), meetings: Vec::new() }))
+        Some(slot.get_or_insert_with(|| Bundle {
+            to,
+            partitions,
+            names: names.clone(),
+            demands: SmallVec::new(),
+            meetings: SmallVec::new(),
+        }))
     }
+}
 
-    fn read(&self, row: &[u8]) -> Option<Vec<(u32, i64)>> {
-        let (mut reader, mut kept) = (Reader(row), Vec::with_capacity(KEPT + 1));
-        let mut names = self.names.write();
-        let mut at = 0;
-        while !reader.is_empty() {
-            let (product, _) = names.number(reader.text()?);
-            let number = reader.number()? as i64;
-            // The first is a time, the others say how much earlier they were.
-            at = if kept.is_empty() { number } else { at - number };
-            kept.push((product, at));
-        }
-        Some(kept)
+fn read(row: &[u8], names: &mut Names) -> Option<Vec<(u32, i64)>> {
+    let (mut reader, mut kept) = (Reader(row), Vec::with_capacity(KEPT + 1));
+    let mut at = 0;
+    while !reader.is_empty() {
+        let (product, _) = names.number(reader.text()?);
+        let number = reader.number()? as i64;
+        // The first is a time, the others say how much earlier they were.
+        at = if kept.is_empty() { number } else { at - number };
+        kept.push((product, at));
     }
+    Some(kept)
+}
 
-    fn write(&self, kept: &[(u32, i64)]) -> Bytes {
-        let names = self.names.read();
-        let mut row = Vec::with_capacity(kept.len() * 10);
-        let mut before = None;
-        for (product, at) in kept {
-            put_text(names.as_str(*product), &mut row);
-            put_number(before.map_or(*at, |b: i64| b - at) as u64, &mut row);
-            before = Some(*at);
-        }
-        row.into()
+fn write(kept: &[(u32, i64)], names: &Names) -> Bytes {
+    let mut row = Vec::with_capacity(kept.len() * 10);
+    let mut before = None;
+    for (product, at) in kept {
+        put_text(names.as_str(*product), &mut row);
+        put_number(before.map_or(*at, |b: i64| b - at) as u64, &mut row);
+        before = Some(*at);
     }
+    row.into()
 }

@@ -110,7 +110,7 @@ impl Kafka {
         config.set("fetch.wait.max.ms", "50");
         config.set("fetch.queue.backoff.ms", "5");
         config.set("fetch.error.backoff.ms", "50");
-        config.set("queued.max.messages.kbytes", "16384");
+        config.set("queued.max.messages.kbytes", "4096");
         config.set("fetch.message.max.bytes", "2097152");
         config.set("topic.metadata.refresh.interval.ms", "60000");
         config
