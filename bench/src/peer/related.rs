@@ -263,7 +263,7 @@ mod tests {
             names.write().number(&format!("p{n}"));
         }
         let meetings = meetings.iter().flat_map(|(a, b)| [*a, 1, *b]).collect();
-        Bundle { to: 0, partitions: 1, names, demands: Vec::new(), meetings }.finish().into_event()
+        Bundle { to: 0, partitions: 1, names, demands: Default::default(), meetings }.finish().into_event()
     }
 
     fn stored(shop: &mut Driver) -> BTreeMap<(String, String), u32> {

@@ -98,7 +98,7 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
     let expected = match &making.expected {
         Expected::Model(outputs) => outputs.clone(),
         Expected::CalmRun(check) => {
-            let cluster = Cluster::new(&making, &mut Dice::new(seed), Chaos::calm(), None)?;
+            let cluster = Cluster::begin(&making, &mut Dice::new(seed), Chaos::calm(), None)?;
             cluster.go(&making)?;
             let expected = outputs(&cluster);
             let wrong = check(&expected);
@@ -109,7 +109,7 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
         }
     };
     let chaos = Chaos::new(dice.fork(), &making);
-    let cluster = Cluster::new(&making, &mut dice, chaos, defect)?;
+    let cluster = Cluster::begin(&making, &mut dice, chaos, defect)?;
     cluster.go(&making)?;
     let mut wrong = checks::all(&cluster, &making, &expected);
     wrong.append(&mut cluster.sim.0.lock().violations);
@@ -128,7 +128,7 @@ fn attempt(seed: u64, scenario: &dyn Scenario, defect: Option<Defect>) -> Result
 }
 
 impl Cluster {
-    fn new(making: &Making, dice: &mut Dice, mut chaos: Chaos, defect: Option<Defect>) -> Result<Run, Vec<String>> {
+    fn begin(making: &Making, dice: &mut Dice, mut chaos: Chaos, defect: Option<Defect>) -> Result<Run, Vec<String>> {
         let catalog = Arc::new(making.catalog.clone());
         let codec = Arc::new(Codec::json());
         let clock = ManualClock::new(BEGIN);
