@@ -1,4 +1,4 @@
-//! What single steps of the product cost: `cargo bench --locked --workspace --bench steps`, with a part of a name behind it
+//! What single steps of the product cost: `cargo bench --locked --workspace --profile dev --bench steps`, with a part of a name behind it
 //! for one of them.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a bench that can't be set up stops")]
