@@ -24,6 +24,8 @@ use tillflow_schemas::Role;
 const BATCH: usize = 4_000;
 /// How often the ends of the inputs are asked for, and positions looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The same where somebody waits for them. Shorter polls are rests between commits, which the ends are nothing to.
+const LOOK_SOONEST: Duration = Duration::from_millis(5);
 
 /// A worker's way to Kafka.
 pub struct KafkaLog {
@@ -192,7 +194,7 @@ impl Log for KafkaLog {
             polled.changes.push(change);
         }
         // Who waits for a moment waits for what is asked for here.
-        let due = if timeout.is_zero() { LOOK_EVERY } else { timeout.min(LOOK_EVERY) };
+        let due = if timeout.is_zero() { LOOK_EVERY } else { timeout.clamp(LOOK_SOONEST, LOOK_EVERY) };
         if !timeout.is_zero() || polled.records.is_empty() || self.looked.elapsed() >= due {
             self.look_at_positions();
         }
