@@ -450,17 +450,32 @@ mod signals {
         }
         let views: Vec<_> = shop.signals().into_iter().map(|s| (s.product_id.into_string(), s.views)).collect();
         assert_eq!(views, [("p1", 1), ("p1", 1), ("p2", 2), ("p2", 1), ("p2", 1), ("p2", 1)].map(|(p, n)| (p.to_owned(), n)));
-        shop.customers.advance(at("01T12:00"));
+        assert_eq!(views_kept(&mut shop, "01T12:00"), 0, "what expired is gone");
+    }
+
+    #[test]
+    fn a_user_s_views_are_looked_through_once_in_half_an_hour_however_many_end_meanwhile() {
+        let mut shop = Shop::open();
+        for (time, product) in [("01T10:00", "p1"), ("01T10:01", "p2"), ("01T10:02", "p3")] {
+            shop.event(time, "product_viewed", "u", json!({"product_id": product}));
+        }
+        let kept = ["01T10:29", "01T10:31", "01T10:59", "01T11:01"].map(|time| views_kept(&mut shop, time));
+        assert_eq!(kept, [3, 2, 2, 0]);
+    }
+
+    /// Rows of views that are kept at that time.
+    fn views_kept(shop: &mut Shop, time: &str) -> usize {
+        shop.customers.advance(at(time));
         shop.customers.commit();
-        let mut rows = 0;
         let views = tillflow_state::Table::<(tillflow_schemas::UserId, ProductId), Timestamp>::new("pricing.views");
+        let mut rows = 0;
         views
             .scan(shop.customers.task().store(), &(), |_, _| {
                 rows += 1;
                 true
             })
             .unwrap();
-        assert_eq!(rows, 0, "what expired is gone");
+        rows
     }
 
     #[test]
