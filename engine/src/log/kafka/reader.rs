@@ -8,7 +8,7 @@ use super::{
 };
 use crate::log::{LogError, Reader, Record, Start, TopicPartition};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{BorrowedMessage, Headers},
@@ -20,6 +20,10 @@ use std::{
 use tillflow_schemas::Timestamp;
 
 const BATCH: usize = 5_000;
+/// Longest wait for a first connection; what is asked next says why there is none.
+const CONNECTING: Duration = Duration::from_secs(2);
+/// The broker answers the requests of a connection in turn: what is asked beside a fetch that finds nothing waits so long, in ms.
+const BRIEF_FETCH: &str = "5";
 
 /// Reads topics outside any group.
 pub struct KafkaReader {
@@ -31,20 +35,25 @@ pub struct KafkaReader {
 }
 
 impl KafkaReader {
-    /// A reader with nothing assigned. What is written and not yet decided counts as there (`undecided`) or not.
+    /// A reader with nothing assigned. What is written and not yet decided counts as there (`undecided`) or not; where it does, as for
+    /// who restores, ends are asked for while it reads.
     ///
     /// # Errors
     /// When the client can't be made.
     pub fn new(kafka: &Kafka, undecided: bool) -> Result<Self, LogError> {
         let mut config = kafka.consumer(&format!("{}.reader", kafka.settings.app_id));
         config.set("auto.offset.reset", "earliest");
-        let consumer = config.create_with_context(Quiet).map_err(|e| classify("making a reader", &e))?;
+        if undecided {
+            config.set("fetch.wait.max.ms", BRIEF_FETCH);
+        }
+        let consumer = connected(kafka, &config)?;
         config.set("isolation.level", "read_uncommitted");
-        let undecided = undecided.then(|| config.create_with_context(Quiet)).transpose().map_err(|e| classify("making a reader", &e))?;
+        let undecided = undecided.then(|| connected(kafka, &config)).transpose()?;
         Ok(Self { kafka: kafka.clone(), consumer, undecided, assigned: BTreeMap::new() })
     }
 
-    fn asked(&self) -> &BaseConsumer<Quiet> {
+    /// The client that questions go to: where there are two, the one that never reads.
+    pub fn asked(&self) -> &BaseConsumer<Quiet> {
         self.undecided.as_ref().unwrap_or(&self.consumer)
     }
 
@@ -119,6 +128,16 @@ impl KafkaReader {
             }
         }
     }
+}
+
+/// A consumer that has a connection. Asked for offsets before, librdkafka looks for the partitions' leaders once in vain, and again only
+/// after 0.7 s; a request for metadata waits for the connection.
+fn connected(kafka: &Kafka, config: &ClientConfig) -> Result<BaseConsumer<Quiet>, LogError> {
+    let consumer: BaseConsumer<Quiet> = config.create_with_context(Quiet).map_err(|e| classify("making a reader", &e))?;
+    if let Err(e) = consumer.fetch_metadata(Some(&kafka.name(0)), CONNECTING) {
+        tracing::debug!("a reader connects: {e}");
+    }
+    Ok(consumer)
 }
 
 impl Reader for KafkaReader {

@@ -183,22 +183,22 @@ impl OpenStores {
     /// Begins to flush a store that was restored: a process that crashes again and again would otherwise read ever more of
     /// the changelog.
     pub fn restored(&self, partition: u32) {
-        if let Some(Err(e)) = self.open.get(&partition).map(Directory::flush_soon) {
-            tracing::warn!(group = self.group, partition, "flushing the store: {e}");
-        }
+        self.flush_soon(partition);
     }
 
-    /// Flushes stores now and then, to keep the tail short that a crash leaves to be read again.
+    /// Begins to flush stores now and then, to keep the tail short that a crash leaves to be read again. Nobody waits for the disk.
     pub fn flush_sometimes(&mut self) {
         if self.flushed.elapsed() < FLUSH_EVERY {
             return;
         }
         self.flushed = Instant::now();
         self.note_time();
-        for (partition, directory) in &self.open {
-            if let Err(e) = directory.flush() {
-                tracing::warn!(group = self.group, partition, "flushing the store: {e}");
-            }
+        self.open.keys().for_each(|partition| self.flush_soon(*partition));
+    }
+
+    fn flush_soon(&self, partition: u32) {
+        if let Some(Err(e)) = self.open.get(&partition).map(Directory::flush_soon) {
+            tracing::warn!(group = self.group, partition, "flushing the store: {e}");
         }
     }
 

@@ -116,7 +116,8 @@ impl KafkaLog {
     fn watch_group(&mut self) -> Result<(), LogError> {
         let partitions = self.kafka.catalog.topics().get(self.lead).map_or(0, |t| t.partitions);
         let name = self.kafka.name(self.lead);
-        if self.watch.is_to_rebalance(&self.member.consumer, &self.kafka.group(self.group), &self.member.id(), &name, partitions) {
+        // On the reader's connection, too.
+        if self.watch.is_to_rebalance(self.reader.asked(), &self.kafka.group(self.group), &self.member.id(), &name, partitions) {
             self.member.consumer.unsubscribe();
             self.member.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
         }
