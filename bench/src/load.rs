@@ -76,14 +76,24 @@ fn order(event: &mut String, i: u64, products: &Zipf, random: &mut StdRng) -> st
 
 /// The stock of every product, then changes beside `events` events, as (product, record).
 pub fn stock(events: u64, products: usize, seed: u64) -> impl Iterator<Item = (String, String)> {
+    first_stock(products).chain(stock_changes(events, products, seed))
+}
+
+/// The stock of every product before any event, as (product, record).
+pub fn first_stock(products: usize) -> impl Iterator<Item = (String, String)> {
+    (0..products).map(|n| stock_level(n, n * 37 % STOCK, at(0)))
+}
+
+/// Changes of stock beside `events` events, as (product, record).
+pub fn stock_changes(events: u64, products: usize, seed: u64) -> impl Iterator<Item = (String, String)> {
     let mut random = StdRng::seed_from_u64(seed);
     let drawn = Zipf::below(products);
-    let first = (0..products).map(|n| (n, n * 37 % STOCK, at(0)));
-    let later = (1..=events / EVENTS_A_STOCK_CHANGE)
-        .map(move |n| (drawn.draw(&mut random), random.random_range(0..STOCK), at(n * EVENTS_A_STOCK_CHANGE)));
-    first.chain(later).map(|(product, stock, at)| {
-        (format!("p{product}"), format!(r#"{{"product_id":"p{product}","stock_level":{stock},"last_updated":"{at}"}}"#))
-    })
+    (1..=events / EVENTS_A_STOCK_CHANGE)
+        .map(move |n| stock_level(drawn.draw(&mut random), random.random_range(0..STOCK), at(n * EVENTS_A_STOCK_CHANGE)))
+}
+
+fn stock_level(product: usize, stock: usize, at: Timestamp) -> (String, String) {
+    (format!("p{product}"), format!(r#"{{"product_id":"p{product}","stock_level":{stock},"last_updated":"{at}"}}"#))
 }
 
 /// A record of every product, as (product, record).

@@ -234,7 +234,7 @@ fn default_rules(kafka: &Kafka, arguments: &Arguments) -> Result<Value> {
     kafka.send(&shop.topic("products"), load::catalogue(arguments.products).map(|(id, product)| (id, product.to_string())));
     kafka.send(&shop.topic("inventory"), load::stock(arguments.events, arguments.products, SEED));
     fill(kafka, &shop.topic("user_events"), workload(arguments, arguments.events), &mut |_| Ok(()))?;
-    product::drain(&shop, shop.instance("bench", arguments.workers))
+    product::drain(&shop, &mut shop.instance("bench", arguments.workers).spawn())
 }
 
 fn kafka_streams(kafka: &Kafka, arguments: &Arguments) -> Result<Option<Value>> {

@@ -4,17 +4,17 @@ use crate::{peer::run::LOOK_EVERY, usage};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tillflow_tests::{Run, Tillflow, cluster::Shop, until};
+use tillflow_tests::{Tillflow, cluster::Shop, until};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// Drains the backlog of a shop by this instance of it.
+/// Drains the backlog of a shop by this instance of it, which has just started.
 ///
 /// # Errors
 /// When the instance can't be asked.
-pub fn drain(shop: &Shop, instance: Run) -> Result<Value> {
-    let mut instance: Tillflow = instance.spawn();
+pub fn drain(shop: &Shop, instance: &mut Tillflow) -> Result<Value> {
     instance.wait_until_ready();
+    let until_ready = usage::of(instance.process().id()).context("/proc can't be read")?;
     let started = Instant::now();
     let mut looked = started;
     until("everything is processed", LONG, || {
@@ -31,7 +31,7 @@ pub fn drain(shop: &Shop, instance: Run) -> Result<Value> {
         |name: &str| metrics.lines().filter(|l| l.starts_with(name)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
     let commits = sum("tillflow_commit_latency_seconds_count");
     Ok(json!({
-        "seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb, "commits": commits,
+        "seconds": seconds, "cpu_s": used.cpu_s, "cpu_s_until_ready": until_ready.cpu_s, "peak_rss_mb": used.peak_rss_mb, "commits": commits,
         "commit_ms_mean": 1_000.0 * sum("tillflow_commit_latency_seconds_sum") / commits.max(1.0),
         "commit_ms_p99_at_most": percentile_ms(&metrics, 0.99),
     }))

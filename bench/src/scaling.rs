@@ -2,7 +2,7 @@
 
 use crate::{
     Contender, SEED, figures, fill,
-    load::{catalogue, events, stock},
+    load::{catalogue, events, first_stock, stock_changes},
     peer::{
         Mode,
         run::{self, PARTITIONS},
@@ -17,14 +17,15 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
-use tillflow_tests::{Kafka, cluster::Shop, scratch};
+use tillflow_tests::{Kafka, cluster::Shop};
 
 /// The peers' table whose rows are seeded.
 const PEERS_ROWS: &str = "peer.sessions";
 /// A table that the product has not: its store is as large, and nobody reads it.
 const PRODUCTS_ROWS: &str = "bench.rows";
 
-/// Rate and memory by users, products and bytes of state.
+/// Rate and memory by users, products and bytes of state. A shop has products before it has traffic: the catalogue and its stock are
+/// taken first, and the instance is started anew before events count.
 #[derive(clap::Args)]
 pub struct Scaling {
     /// Events of a run.
@@ -76,8 +77,8 @@ impl Scaling {
         let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
         self.warm_up(&kafka)?;
         println!(
-            "{:<26}{:>10}{:>10}{:>12}{:>12}{:>16}{:>15}",
-            "", "users", "products", "state (MB)", "events/s", "CPU-s/M events", "peak RSS (MB)"
+            "{:<26}{:>10}{:>10}{:>12}{:>15}{:>12}{:>16}{:>15}",
+            "", "users", "products", "state (MB)", "catalogue (s)", "events/s", "CPU-s/M events", "peak RSS (MB)"
         );
         let mut runs = Vec::new();
         let typical = self.points.get(1).or(self.points.first()).copied();
@@ -101,32 +102,18 @@ impl Scaling {
     }
 
     fn one(&self, kafka: &Kafka, contender: Contender, point: Point, megabytes: u64) -> Result<Value> {
-        let traffic = || events(self.events, point.users, point.products, SEED);
-        let stock = stock(self.events, point.products, SEED);
-        let (mut drained, prefix) = match contender {
-            Contender::Exact | Contender::Bounded => {
-                let mode = if contender == Contender::Exact { Mode::Exact } else { Mode::Bounded };
-                let (prefix, files) = (kafka.prefix(), scratch("scaling"));
-                run::create_topics(kafka, &prefix, &[mode])?;
-                kafka.send(&run::input(&prefix, "inventory")?, stock);
-                fill(kafka, &run::input(&prefix, "user_event")?, traffic(), &mut |_| Ok(()))?;
-                seed::grow(&files.join("state"), "customers", PARTITIONS, PEERS_ROWS, megabytes)?;
-                (run::drain_in(files, kafka, &prefix, mode, self.workers)?.figures, prefix)
-            }
-            Contender::Product => {
-                let shop = Shop::new(kafka, &kafka.bootstrap());
-                let instance = shop.instance("bench", self.workers);
-                kafka.send(&shop.topic("products"), catalogue(point.products).map(|(id, product)| (id, product.to_string())));
-                kafka.send(&shop.topic("inventory"), stock);
-                fill(kafka, &shop.topic("user_events"), traffic(), &mut |_| Ok(()))?;
-                seed::grow(&instance.files().join("tillflow-data"), "customers", PARTITIONS, PRODUCTS_ROWS, megabytes)?;
-                (product::drain(&shop, instance)?, shop.prefix.clone())
-            }
+        let (catalogued, mut drained, prefix) = match contender {
+            Contender::Exact => self.peers(kafka, Mode::Exact, point, megabytes)?,
+            Contender::Bounded => self.peers(kafka, Mode::Bounded, point, megabytes)?,
+            Contender::Product => self.default_rules(kafka, point, megabytes)?,
             Contender::Copy | Contender::Streams => bail!("only exact, bounded and product are run by users, products and state"),
         };
         forget(kafka, &prefix);
-        let seen: HashSet<String> = traffic().map(|(user, _)| user).collect();
+        let seen: HashSet<String> = self.traffic(point).map(|(user, _)| user).collect();
+        let cpu = number(&drained, "cpu_s") - number(&drained, "cpu_s_until_ready");
         let fields = drained.as_object_mut().context("figures")?;
+        fields.insert("catalogue_s".into(), catalogued["seconds"].clone());
+        fields.insert("cpu_s".into(), cpu.into());
         fields.insert("contender".into(), contender.key().into());
         fields.insert("users".into(), point.users.into());
         fields.insert("users_seen".into(), seen.len().into());
@@ -136,19 +123,58 @@ impl Scaling {
         Ok(drained)
     }
 
+    /// What the catalogue took, what the events took, and the topics' prefix.
+    fn peers(&self, kafka: &Kafka, mode: Mode, point: Point, megabytes: u64) -> Result<(Value, Value, String)> {
+        let prefix = kafka.prefix();
+        run::create_topics(kafka, &prefix, &[mode])?;
+        let inventory = run::input(&prefix, "inventory")?;
+        kafka.send(&inventory, first_stock(point.products));
+        let catalogued = run::drain(kafka, &prefix, mode, self.workers)?;
+        seed::grow(&catalogued.data(), "customers", PARTITIONS, PEERS_ROWS, megabytes)?;
+        kafka.send(&inventory, stock_changes(self.events, point.products, SEED));
+        fill(kafka, &run::input(&prefix, "user_event")?, self.traffic(point), &mut |_| Ok(()))?;
+        let drained = run::drain_in(catalogued.files, kafka, &prefix, mode, self.workers)?;
+        Ok((catalogued.figures, drained.figures, prefix))
+    }
+
+    /// The same of the product.
+    fn default_rules(&self, kafka: &Kafka, point: Point, megabytes: u64) -> Result<(Value, Value, String)> {
+        let shop = Shop::new(kafka, &kafka.bootstrap());
+        kafka.send(&shop.topic("products"), catalogue(point.products).map(|(id, product)| (id, product.to_string())));
+        kafka.send(&shop.topic("inventory"), first_stock(point.products));
+        let mut instance = shop.instance("bench", self.workers).spawn();
+        let catalogued = product::drain(&shop, &mut instance)?;
+        instance.stop();
+        seed::grow(&instance.files().join("tillflow-data"), "customers", PARTITIONS, PRODUCTS_ROWS, megabytes)?;
+        kafka.send(&shop.topic("inventory"), stock_changes(self.events, point.products, SEED));
+        fill(kafka, &shop.topic("user_events"), self.traffic(point), &mut |_| Ok(()))?;
+        instance.start_again();
+        let drained = product::drain(&shop, &mut instance)?;
+        Ok((catalogued, drained, shop.prefix.clone()))
+    }
+
+    fn traffic(&self, point: Point) -> impl Iterator<Item = (String, String)> {
+        events(self.events, point.users, point.products, SEED)
+    }
+
     fn tell(&self, contender: Contender, point: Point, megabytes: u64, drained: &Value) {
-        let number = |field: &str| drained[field].as_f64().unwrap_or(f64::NAN);
+        let number = |field: &str| number(drained, field);
         println!(
-            "{:<26}{:>10}{:>10}{:>12}{:>12.0}{:>16.1}{:>15}",
+            "{:<26}{:>10}{:>10}{:>12}{:>15.1}{:>12.0}{:>16.1}{:>15}",
             contender.title(),
             point.users,
             point.products,
             megabytes,
+            number("catalogue_s"),
             self.events as f64 / number("seconds"),
             number("cpu_s") * 1e6 / self.events as f64,
             number("peak_rss_mb"),
         );
     }
+}
+
+fn number(figures: &Value, field: &str) -> f64 {
+    figures[field].as_f64().unwrap_or(f64::NAN)
 }
 
 /// Deletes the topics of a run: the next one's broker is no fuller.

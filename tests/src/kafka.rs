@@ -49,7 +49,7 @@ impl KafkaSetup {
         self
     }
 
-    /// With Java's optimising compiler: a second slower to start, right for load.
+    /// With Java's optimising compiler and Kafka's own settings of it: a second slower to start, right for load.
     #[must_use]
     pub fn for_load(mut self) -> Self {
         self.optimise = true;
@@ -420,9 +420,17 @@ impl Kafka {
 fn launch(setup: &KafkaSetup, files: &Scratch) -> Process {
     let kafka = prepared();
     Process::spawn("kafka", files.path(), Path::new("java"), |command| {
-        command.arg(format!("-Xmx{}m", setup.heap_mb)).arg("-XX:+UseSerialGC");
-        if !setup.optimise {
-            command.arg("-XX:TieredStopAtLevel=1");
+        command.arg(format!("-Xmx{}m", setup.heap_mb));
+        if setup.optimise {
+            // As Kafka's own script starts it.
+            command.arg(format!("-Xms{}m", setup.heap_mb)).args([
+                "-server",
+                "-XX:+UseG1GC",
+                "-XX:MaxGCPauseMillis=20",
+                "-XX:InitiatingHeapOccupancyPercent=35",
+            ]);
+        } else {
+            command.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
         }
         command.arg(format!("-XX:SharedArchiveFile={}", kafka.join("classes.jsa").display()));
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");

@@ -66,6 +66,7 @@ pub fn drain_in(files: Scratch, kafka: &Kafka, prefix: &str, mode: Mode, workers
     let begun = Timestamp::wall();
     let mut process = told.start(files.path())?;
     until_ready(&mut process, begun);
+    let used_before = usage::of(process.id()).context("/proc can't be read")?;
     let started = Instant::now();
     let cluster = told.cluster()?;
     let inputs = inputs(&cluster.catalog, mode);
@@ -88,7 +89,7 @@ pub fn drain_in(files: Scratch, kafka: &Kafka, prefix: &str, mode: Mode, workers
     let metrics: Map<String, Value> = process.stdout().lines().last().and_then(|l| serde_json::from_str(l).ok()).unwrap_or_default();
     let written = written(kafka, prefix, &cluster.catalog);
     let figures = json!({
-        "seconds": seconds, "cpu_s": used.cpu_s, "peak_rss_mb": used.peak_rss_mb,
+        "seconds": seconds, "cpu_s": used.cpu_s, "cpu_s_until_ready": used_before.cpu_s, "peak_rss_mb": used.peak_rss_mb,
         "changelog_mb": written.0 as f64 / 1e6, "inner_mb": written.1 as f64 / 1e6, "output_mb": written.2 as f64 / 1e6,
         "metrics": metrics,
     });
