@@ -112,7 +112,7 @@ impl Scaling {
         let seen: HashSet<String> = self.traffic(point).map(|(user, _)| user).collect();
         let cpu = number(&drained, "cpu_s") - number(&drained, "cpu_s_until_ready");
         let fields = drained.as_object_mut().context("figures")?;
-        fields.insert("catalogue_s".into(), catalogued["seconds"].clone());
+        fields.insert("catalogue_s".into(), number(&catalogued, "seconds").into());
         fields.insert("cpu_s".into(), cpu.into());
         fields.insert("contender".into(), contender.key().into());
         fields.insert("users".into(), point.users.into());
@@ -174,7 +174,7 @@ impl Scaling {
 }
 
 fn number(figures: &Value, field: &str) -> f64 {
-    figures[field].as_f64().unwrap_or(f64::NAN)
+    figures.get(field).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
 
 /// Deletes the topics of a run: the next one's broker is no fuller.

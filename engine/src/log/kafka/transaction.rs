@@ -298,7 +298,7 @@ pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext
             kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
         match producer.init_transactions(patience.unwrap_or(PATIENCE)) {
             Ok(()) => return Ok(producer),
-            Err(e) if patience == Some(AGAIN_AFTER) && passes(&e) => {}
+            Err(e) if patience == Some(AGAIN_AFTER) && passes(&e) => tracing::debug!(id, "asking again: {e}"),
             Err(e) => {
                 return Err(match producer.client().fatal_error() {
                     Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
