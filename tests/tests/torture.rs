@@ -295,8 +295,15 @@ impl<'a> Torture<'a> {
     /// request arrives.
     fn freeze(&mut self, i: usize, seconds: u64) {
         self.proxy.hold_commit(&format!(".{}-", NAMES[i]));
-        let asked = Instant::now();
-        until("it commits, or a while", LONG, || self.proxy.holds() || asked.elapsed() > SESSION);
+        let holds_within = |t: &Self, limit| {
+            let asked = Instant::now();
+            until("it commits, or a while", LONG, || t.proxy.holds() || asked.elapsed() > limit);
+            t.proxy.holds()
+        };
+        if !holds_within(self, SESSION) && self.shop.is_drained() && !self.rest.is_empty() {
+            self.feed_while_all_are_dead(self.portion);
+            holds_within(self, 2 * SESSION);
+        }
         self.instances[i].process().freeze();
         let held = self.proxy.holds();
         let until_then = Instant::now() + Duration::from_secs(seconds);
@@ -440,6 +447,7 @@ fn survives(workload: &Workload, instances: usize, blows: &[Blow]) -> Report {
 }
 
 /// What was done to a shop that survived it.
+#[derive(Debug)]
 struct Report {
     kills: u32,
     moves: usize,
@@ -468,13 +476,16 @@ fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
         RestartBroker,
         LoseRedis,
         Kill(1),
+        // Who has nothing to commit in the moment when it falls asleep has no late commit: of two that sleep one has.
+        Freeze(0, 60),
         LoseMailServer,
         Kill(0),
         Kill(1),
         Kill(0),
     ];
     let report = survives(&workload, 2, &blows);
-    assert!(report.kills >= 10 && report.moves >= 5 && report.answers_lost >= 10 && report.refused == 1, "too little was done to it");
+    let enough = report.kills >= 10 && report.moves >= 5 && report.answers_lost >= 10 && report.refused >= 1;
+    assert!(enough, "too little was done to it: {report:?}");
 }
 
 /// As many random blows as `ROUNDS` says (100), drawn from `SEED`: `make torture`.
