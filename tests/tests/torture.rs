@@ -476,7 +476,7 @@ fn ten_kills_a_long_sleep_lost_answers_and_a_broker_restart_change_nothing() {
         RestartBroker,
         LoseRedis,
         Kill(1),
-        // Who has nothing to commit in the moment when it falls asleep has no late commit: of two that sleep one has.
+        // Who has nothing to commit when it falls asleep has no late commit: so another one sleeps, too.
         Freeze(0, 60),
         LoseMailServer,
         Kill(0),
