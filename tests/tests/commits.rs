@@ -1,21 +1,21 @@
-//! When a busy worker commits: by time and by size. The real worker on the simulated cluster, where time passes only as
+//! When a busy worker commits: by time and by size; and that its tasks tell their watermarks together. The real worker on the simulated cluster, where time passes only as
 //! this lets it.
 
 use serde_json::{Map, json};
 use std::{rc::Rc, sync::Arc, time::Duration};
 use tillflow_engine::{
-    EngineConfig, ManualClock, SharedGlobals, Wall,
+    EngineConfig, Following, ManualClock, SharedGlobals, Wall,
     log::{
-        TopicPartition,
-        sim::{Data, Dice, Faults, JoinAs, Others, Sim, SimLog, SimReader},
+        Reader, Start, TopicPartition,
+        sim::{Data, Dice, Faults, JoinAs, Others, ProcessId, Sim, SimLog, SimReader},
     },
     metrics::Metrics,
     status::Tasks,
     wiring::wire,
-    worker::Worker,
+    worker::{Worker, input::WATERMARK},
 };
 use tillflow_engine_api::{Context, Declare, Group, Output, Processor, Result};
-use tillflow_schemas::{Catalog, Codec, Event, Notification, Role, Timestamp};
+use tillflow_schemas::{Catalog, Codec, Event, Notification, Role, Timestamp, partition::partition};
 
 const GROUP: &str = "customers";
 const BEGIN: Timestamp = Timestamp::from_millis(1_772_323_200_000);
@@ -42,6 +42,20 @@ impl Processor for Echo {
     }
 }
 
+/// Reads what the other says.
+struct Listen;
+
+impl Processor for Listen {
+    fn declare(d: &mut Declare<'_>) -> Self {
+        d.input::<Notification>();
+        Self
+    }
+
+    fn process(&mut self, _: &Event, _: &mut Context<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Nobody else is there.
 struct Alone(Sim, Arc<ManualClock>);
 
@@ -63,46 +77,81 @@ struct Turn {
     waiting: usize,
 }
 
-/// All turns from the first record on, one more than the backlog takes.
-fn over_the_backlog(commit_interval: Duration, commit_bytes: usize, rest: Duration) -> Vec<Turn> {
-    let clock = ManualClock::new(BEGIN);
-    let catalog = Arc::new(Catalog::built_in(1).unwrap());
-    let wall = Wall::Manual(clock.clone());
-    let config = EngineConfig { wall, idle_clock: false, commit_interval, commit_bytes, ..EngineConfig::default() };
-    let (codec, metrics) = (Arc::new(Codec::json()), Metrics::new().unwrap());
-    let groups = [Group::new::<tillflow_schemas::UserEvent>(GROUP, None, &Map::new()).with::<Echo>("echo")];
-    let wiring = wire(&groups, &catalog, &codec, &config, &metrics).unwrap();
-    let wired = &wiring.groups[0];
-    let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, false)).collect();
-    let sim = Sim::new(&clock, Dice::new(1), Faults { rest, ..Faults::default() }, &topics, &[(GROUP, 1)], false, Duration::from_secs(10));
-    let events = TopicPartition { topic: wired.inputs[0], partition: 0 };
-    for n in 0..100 * TURNS {
-        let user = format!("u{n:06}");
-        let value = json!({"event_id": user, "event_type": "page_viewed", "user_id": user, "timestamp": BEGIN}).to_string();
-        sim.0.lock().append(events, None, Data { logged_at: BEGIN, key: Some(user.into()), value: Some(value.into()), ..Data::default() });
+/// The real worker of one group, alone on a cluster.
+struct Stand {
+    clock: Arc<ManualClock>,
+    sim: Sim,
+    catalog: Arc<Catalog>,
+    codec: Arc<Codec>,
+    metrics: Metrics,
+    globals: SharedGlobals,
+    reader: SimReader,
+    following: Following,
+    process: ProcessId,
+    events: usize,
+    worker: Worker<SimLog>,
+}
+
+impl Stand {
+    /// With topics of so many partitions; the first of the groups is the worker's.
+    fn new(partitions: u32, groups: &[Group], config: EngineConfig, rest: Duration) -> Self {
+        let clock = ManualClock::new(BEGIN);
+        let catalog = Arc::new(Catalog::built_in(partitions).unwrap());
+        let config = EngineConfig { wall: Wall::Manual(clock.clone()), idle_clock: false, ..config };
+        let (codec, metrics) = (Arc::new(Codec::json()), Metrics::new().unwrap());
+        let wiring = wire(groups, &catalog, &codec, &config, &metrics).unwrap();
+        let wired = &wiring.groups[0];
+        let topics: Vec<_> = catalog.topics().iter().map(|t| (t.partitions, false)).collect();
+        let (faults, members) = (Faults { rest, ..Faults::default() }, [(GROUP, partitions)]);
+        let sim = Sim::new(&clock, Dice::new(1), faults, &topics, &members, false, Duration::from_secs(10));
+        let process = sim.0.lock().start("machine");
+        let globals = SharedGlobals::default();
+        let mut reader = SimReader::new(&sim, process, 1_000, false);
+        let following = globals.begin(&mut reader, &wiring.globals, &catalog).unwrap();
+        let changelog = catalog.of_group(Role::Changelog, GROUP).and_then(|t| catalog.index(&t.name)).unwrap();
+        let (instance, inputs, rekeyed) = ("one".to_owned(), wired.inputs.clone(), Default::default());
+        let alone = Rc::new(Alone(sim.clone(), clock.clone()));
+        let log = SimLog::join(&sim, alone, JoinAs { process, group: GROUP, instance, changelog, inputs, rekeyed }).unwrap();
+        let worker = Worker::new(log, &wired.group, wired.inputs.clone(), partitions, &wired.shared, &globals, &Tasks::default());
+        let events = wired.inputs[0];
+        Self { clock, sim, catalog, codec, metrics, globals, reader, following, process, events, worker }
     }
 
-    let process = sim.0.lock().start("machine");
-    let globals = SharedGlobals::default();
-    let mut reader = SimReader::new(&sim, process, 1_000, false);
-    let mut following = globals.begin(&mut reader, &wiring.globals, &catalog).unwrap();
-    let changelog = catalog.of_group(Role::Changelog, GROUP).and_then(|t| catalog.index(&t.name)).unwrap();
-    let (instance, inputs, rekeyed) = ("one".to_owned(), wired.inputs.clone(), Default::default());
-    let alone = Rc::new(Alone(sim.clone(), clock.clone()));
-    let log = SimLog::join(&sim, alone, JoinAs { process, group: GROUP, instance, changelog, inputs, rekeyed }).unwrap();
-    let mut worker = Worker::new(log, &wired.group, wired.inputs.clone(), 1, &wired.shared, &globals, &Tasks::default());
+    /// Somebody looks at a page.
+    fn event(&self, partition: u32, user: &str, at: Timestamp) {
+        let value = json!({"event_id": format!("{user}-{at}"), "event_type": "page_viewed", "user_id": user, "timestamp": at});
+        let data = Data { logged_at: at, key: Some(user.into()), value: Some(value.to_string().into()), ..Data::default() };
+        self.sim.0.lock().append(TopicPartition { topic: self.events, partition }, None, data);
+    }
 
-    let commits = metrics.commit_total.with_label_values(&[GROUP]);
+    fn commits(&self) -> u64 {
+        self.metrics.commit_total.with_label_values(&[GROUP]).get()
+    }
+
+    fn turn(&mut self) {
+        self.globals.turn(&mut self.reader, &mut self.following, &self.catalog, &self.codec).unwrap();
+        self.worker.turn().unwrap();
+    }
+}
+
+fn echo() -> Group {
+    Group::new::<tillflow_schemas::UserEvent>(GROUP, None, &Map::new()).with::<Echo>("echo")
+}
+
+/// All turns from the first record on, one more than the backlog takes.
+fn over_the_backlog(commit_interval: Duration, commit_bytes: usize, rest: Duration) -> Vec<Turn> {
+    let config = EngineConfig { commit_interval, commit_bytes, ..EngineConfig::default() };
+    let mut stand = Stand::new(1, &[echo()], config, rest);
+    (0..100 * TURNS).for_each(|n| stand.event(0, &format!("u{n:06}"), BEGIN));
     let mut turns = Vec::new();
     for _ in 0..10_000 {
-        clock.advance(TURN);
-        sim.0.lock().tick();
-        globals.turn(&mut reader, &mut following, &catalog, &codec).unwrap();
-        let (before, began) = (commits.get(), clock.elapsed());
-        worker.turn().unwrap();
-        let (waiting, committed) = (worker.held().1, commits.get() > before);
+        stand.clock.advance(TURN);
+        stand.sim.0.lock().tick();
+        let (before, began) = (stand.commits(), stand.clock.elapsed());
+        stand.turn();
+        let (waiting, committed) = (stand.worker.held().1, stand.commits() > before);
         if waiting > 0 || committed || !turns.is_empty() {
-            turns.push(Turn { number: turns.len() + 1, began, ended: clock.elapsed(), committed, waiting });
+            turns.push(Turn { number: turns.len() + 1, began, ended: stand.clock.elapsed(), committed, waiting });
         }
         if turns.len() > TURNS {
             return turns;
@@ -158,4 +207,34 @@ fn a_busy_worker_commits_sooner_when_enough_bytes_wait() {
     assert_eq!(commits(&turns), [3, 6, 9, 12, 15, 18, TURNS], "{turns:?}");
     // However little may wait, each turn is committed, and whole.
     assert_eq!(commits(&over_the_backlog(NEVER, 1, Duration::ZERO)), (1..=TURNS).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_tasks_of_a_worker_tell_their_watermarks_in_one_commit() {
+    let downstream = Group::new::<Notification>("products", Some(GROUP), &Map::new()).with::<Listen>("listen");
+    let mut stand = Stand::new(2, &[echo(), downstream], EngineConfig::default(), Duration::ZERO);
+    let names = ["a", "b", "c", "d", "e"];
+    let users = [0, 1].map(|at| (at, *names.iter().find(|name| partition(name.as_bytes(), 2) == at).expect("a user of each task")));
+    let told = TopicPartition { topic: stand.catalog.index("notifications").unwrap(), partition: 0 };
+    let mut tail = SimReader::new(&stand.sim, stand.process, 1_001, false);
+    tail.assign(&[(told, Start::Earliest)]).unwrap();
+
+    // An event every 100 ms, of the tasks in turn: no commit holds events of both.
+    let mut together = Vec::new();
+    for n in 0..100 {
+        let (partition, user) = users[n % 2];
+        stand.event(partition, user, BEGIN.plus(TURN * 10 * n as u32));
+        let before = stand.commits();
+        while stand.commits() == before {
+            stand.clock.advance(TURN);
+            stand.sim.0.lock().tick();
+            stand.turn();
+        }
+        let records = tail.poll(Duration::ZERO).unwrap();
+        let watermarks = records.iter().filter(|r| r.header(WATERMARK).is_some()).count();
+        together.extend(Some(watermarks).filter(|n| *n > 0));
+    }
+    // Each first tells that it has begun.
+    let together = &together[2..];
+    assert!(together.len() >= 7 && together.iter().all(|n| *n == 2), "{together:?}");
 }

@@ -21,14 +21,15 @@ pub enum Failed {
 
 /// Commits; false when there was nothing to.
 pub fn commit(log: &mut dyn Log, running: &mut BTreeMap<u32, Partition>) -> Result<bool, Failed> {
-    let dirty: Vec<u32> = running.iter().filter(|(_, p)| p.is_dirty()).map(|(n, _)| *n).collect();
+    let tell = running.values().any(Partition::has_news);
+    let dirty: Vec<u32> = running.iter().filter(|(_, p)| p.is_dirty() || (tell && p.joins_news())).map(|(n, _)| *n).collect();
     if dirty.is_empty() {
         return Ok(false);
     }
     let mut records = Vec::new();
     for number in &dirty {
         if let Some(partition) = running.get_mut(number) {
-            partition.prepare(&mut records).map_err(Failed::State)?;
+            partition.prepare(tell, &mut records).map_err(Failed::State)?;
         }
     }
     let tasks = dirty.iter().filter_map(|number| {

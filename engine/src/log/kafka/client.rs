@@ -136,7 +136,7 @@ impl Kafka {
         let mut config = self.base();
         config.set("enable.idempotence", "true");
         config.set("compression.type", "lz4");
-        config.set("linger.ms", "2");
+        config.set("linger.ms", "1");
         config.set("batch.size", "1000000");
         config.set("message.max.bytes", "10000000");
         config.set("queue.buffering.max.messages", "2000000");
@@ -159,8 +159,8 @@ impl Kafka {
         config.set("transactional.id", transactional_id);
         config.set("transaction.timeout.ms", COMMIT_TIMEOUT.as_millis().to_string());
         // Back-to-back transactions otherwise cost 100 ms each: the coordinator answers CONCURRENT_TRANSACTIONS while it
-        // writes the last one's markers.
-        config.set("retry.backoff.ms", "10");
+        // writes the last one's markers, which takes a millisecond or two. Doubled with each answer.
+        config.set("retry.backoff.ms", "1");
         config
     }
 }

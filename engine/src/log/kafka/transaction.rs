@@ -5,7 +5,7 @@ use super::{
     context::{WriterContext, pack},
     member::Fences,
 };
-use crate::log::{CommitError, LogError, NewRecord, Positions, TopicPartition, Transaction};
+use crate::log::{CommitError, LogError, NewRecord, Positions, TaskCommit, TopicPartition, Transaction};
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
@@ -13,7 +13,11 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// Longest wait for the coordinator; the transaction's own timeout is 10 s.
 const PATIENCE: Duration = Duration::from_secs(12);
@@ -28,13 +32,12 @@ const LOADING: Duration = Duration::from_secs(180);
 /// How long a broker may take to answer at all.
 const A_MOMENT: Duration = Duration::from_secs(2);
 /// Between two looks at what is still to be delivered.
-const STEP: Duration = Duration::from_millis(1);
-/// Between a commit's end and the next transaction's first send: while the coordinator writes the last one's markers it
-/// refuses a new one, and librdkafka then waits its whole retry backoff.
-const PAUSE: Duration = Duration::from_millis(3);
-/// Who commits whenever the input is drained rests half as long as a commit takes, at most so long: brokers that are slow are
-/// asked less.
+const STEP: Duration = Duration::from_micros(200);
+/// Who commits whenever the input is drained rests a quarter as long as a commit takes, at most so long: brokers that are slow
+/// are asked less.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Brokers that take no longer need no rest.
+const SWIFT: Duration = Duration::from_millis(10);
 /// How a commit's time counts in what a commit takes, as one in so many: one that is held up makes no long rest.
 const SMOOTHING: u32 = 4;
 
@@ -95,8 +98,8 @@ impl Writer {
 
     /// For how long the brokers are still better left alone.
     pub fn rest(&self) -> Duration {
-        let rest = self.last_commit.and_then(|ended| (self.takes / 2).clamp(PAUSE, LONGEST_PAUSE).checked_sub(ended.elapsed()));
-        rest.unwrap_or_default()
+        let wanted = if self.takes < SWIFT { Duration::ZERO } else { (self.takes / 4).min(LONGEST_PAUSE) };
+        self.last_commit.and_then(|ended| wanted.checked_sub(ended.elapsed())).unwrap_or_default()
     }
 
     /// Writes one transaction.
@@ -126,27 +129,9 @@ impl Writer {
     fn write(&self, transaction: &Transaction<'_>, changelog: usize, group: &ConsumerGroupMetadata) -> KafkaResult<()> {
         let started = Instant::now();
         self.producer.begin_transaction()?;
-        for record in &transaction.records {
-            self.send(record)?;
-        }
-        for task in &transaction.tasks {
-            let at = TopicPartition { topic: changelog, partition: task.partition };
-            let topic = self.name(changelog);
-            let last = task.rows.len().saturating_sub(1);
-            for (n, (key, value)) in task.rows.iter().enumerate() {
-                // They are written in order: where the last one is, the others are before it.
-                let watched = if n == last { pack(at) } else { 0 };
-                self.send_raw(|| {
-                    let record = BaseRecord::with_opaque_to(topic, watched).partition(at.partition as i32).key(*key);
-                    match value {
-                        Some(value) => record.payload(*value),
-                        None => record,
-                    }
-                })?;
-            }
-        }
-        let handed_over = started.elapsed();
-        // librdkafka sends nothing for an empty list, and then nothing would fence a replaced worker.
+        // Offsets go first: while the coordinator still writes the last transaction's markers it refuses a new one, and librdkafka
+        // asks for offsets again after its retry backoff, for partitions only after 20 ms. It sends nothing for an empty list, and
+        // then nothing would fence a replaced worker.
         let mut offsets = TopicPartitionList::new();
         for (at, offset) in transaction.tasks.iter().flat_map(|t| &t.offsets) {
             let name = self.name(at.topic);
@@ -158,10 +143,26 @@ impl Writer {
         assert!(offsets.count() > 0, "a transaction without offsets fences nobody");
         self.producer.send_offsets_to_transaction(&offsets, group, PATIENCE)?;
         let with_offsets = started.elapsed();
+        // And of each partition its first record: the client then tells the coordinator of all partitions at once.
+        let mut known = BTreeSet::new();
+        let (firsts, others): (Vec<_>, Vec<_>) = transaction.records.iter().partition(|record| known.insert(record.to));
+        for record in firsts {
+            self.send(record)?;
+        }
+        for task in &transaction.tasks {
+            self.send_rows(task, changelog, 0..1)?;
+        }
+        for record in others {
+            self.send(record)?;
+        }
+        for task in &transaction.tasks {
+            self.send_rows(task, changelog, 1..task.rows.len())?;
+        }
+        let handed_over = started.elapsed();
         self.deliver()?;
         let delivered = started.elapsed();
         self.commit_transaction()?;
-        tracing::debug!(id = self.id, ?handed_over, ?with_offsets, ?delivered, committed = ?started.elapsed(), "transaction");
+        tracing::debug!(id = self.id, partitions = known.len() + transaction.tasks.len(), ?with_offsets, ?handed_over, ?delivered, committed = ?started.elapsed(), "transaction");
         Ok(())
     }
 
@@ -190,6 +191,25 @@ impl Writer {
                 result => return result,
             }
         }
+    }
+
+    /// Writes some of a task's rows to its changelog.
+    fn send_rows(&self, task: &TaskCommit<'_>, changelog: usize, rows: Range<usize>) -> KafkaResult<()> {
+        let at = TopicPartition { topic: changelog, partition: task.partition };
+        let topic = self.name(changelog);
+        let last = task.rows.len().saturating_sub(1);
+        for (n, (key, value)) in task.rows.iter().enumerate().take(rows.end).skip(rows.start) {
+            // They are written in order: where the last one is, the others are before it.
+            let watched = if n == last { pack(at) } else { 0 };
+            self.send_raw(|| {
+                let record = BaseRecord::with_opaque_to(topic, watched).partition(at.partition as i32).key(*key);
+                match value {
+                    Some(value) => record.payload(*value),
+                    None => record,
+                }
+            })?;
+        }
+        Ok(())
     }
 
     fn send(&self, record: &NewRecord) -> KafkaResult<()> {

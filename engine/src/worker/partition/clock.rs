@@ -15,6 +15,9 @@ use tillflow_state::StateError;
 const TIMERS_AT_ONCE: usize = 500;
 /// Downstream is told a watermark once it moved this far, in milliseconds.
 const ANNOUNCE_STEP: i64 = 1_000;
+/// The same where another task of the worker tells its own in this commit: a watermark goes into every partition downstream, and
+/// into each once a commit, however many tasks tell theirs.
+const ANNOUNCE_TOGETHER: i64 = ANNOUNCE_STEP / 2;
 
 impl Partition {
     /// Whether its own inputs move its clock: there is no upstream, or all of it is idle. Where idle clocks are off no
@@ -93,20 +96,30 @@ impl Partition {
         Ok(())
     }
 
-    /// The watermark that downstream does not know yet.
-    pub(super) fn news(&self) -> Option<Timestamp> {
+    /// Whether downstream is to be told a watermark now.
+    pub fn has_news(&self) -> bool {
+        self.news(ANNOUNCE_STEP).is_some()
+    }
+
+    /// Whether downstream may be told one together with other tasks.
+    pub fn joins_news(&self) -> bool {
+        self.news(ANNOUNCE_TOGETHER).is_some()
+    }
+
+    /// The watermark that downstream does not know yet, moved so far.
+    fn news(&self, step: i64) -> Option<Timestamp> {
         // Not before the decisions that it lets fall.
         if self.shared.announces.is_empty() || self.advancing {
             return None;
         }
         let watermark = if self.idle { IDLE } else { self.task.watermark() };
-        let moved =
-            watermark.millis().saturating_sub(self.announced.millis()) >= ANNOUNCE_STEP || (self.announced == IDLE && watermark != IDLE);
+        let moved = watermark.millis().saturating_sub(self.announced.millis()) >= step || (self.announced == IDLE && watermark != IDLE);
         (watermark != Timestamp::MIN && moved).then_some(watermark)
     }
 
     /// Tells every downstream task how far this one has come; the signals before it are before it in each partition.
-    pub(super) fn announce(&mut self, watermark: Timestamp, records: &mut Vec<NewRecord>) {
+    pub(super) fn announce(&mut self, records: &mut Vec<NewRecord>) {
+        let Some(watermark) = self.news(ANNOUNCE_TOGETHER) else { return };
         self.announced = watermark;
         let source = i64::from(self.task.place().partition);
         for &topic in &self.shared.announces {

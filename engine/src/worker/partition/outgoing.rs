@@ -53,7 +53,7 @@ impl Partition {
 
     /// Whether a commit has something to write.
     pub fn is_dirty(&self) -> bool {
-        self.moved || !self.claimed || self.task.is_dirty() || !self.raw.is_empty() || self.news().is_some()
+        self.moved || !self.claimed || self.task.is_dirty() || !self.raw.is_empty() || self.has_news()
     }
 
     /// Bytes waiting to be committed.
@@ -61,11 +61,12 @@ impl Partition {
         self.task.pending_bytes() + self.raw.iter().map(|r| r.value.as_ref().map_or(0, Vec::len)).sum::<usize>()
     }
 
-    /// Writes where it stands into its store and hands over what it emitted, for one transaction.
+    /// Writes where it stands into its store and hands over what it emitted, for one transaction; with its watermark where
+    /// watermarks are told in it.
     ///
     /// # Errors
     /// When the store fails.
-    pub fn prepare(&mut self, records: &mut Vec<NewRecord>) -> Result<(), StateError> {
+    pub fn prepare(&mut self, tell: bool, records: &mut Vec<NewRecord>) -> Result<(), StateError> {
         let clock = self.task.clock().max(Timestamp::EARLIEST);
         let emissions =
             self.task.outbox_mut().take(clock).map_err(|e| StateError::Value { store: "outbox".into(), detail: e.to_string() })?;
@@ -85,8 +86,8 @@ impl Partition {
         if let Some(claimant) = self.shared.config.claimant.as_ref().filter(|_| !self.claimed) {
             records.extend(claimant.claim(&self.shared.catalog, self.task.group().name, self.task.place().partition, clock));
         }
-        if let Some(watermark) = self.news() {
-            self.announce(watermark, records);
+        if tell {
+            self.announce(records);
         }
         self.meta().write(self.task.store_mut())
     }
