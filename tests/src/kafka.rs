@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
+use serde_json::Value;
 
 use crate::{Exit, Process, Proxy, Record, Scratch, free_port, scratch, unique, until};
 
@@ -78,6 +79,33 @@ impl KafkaSetup {
     #[must_use]
     pub fn start(self) -> Kafka {
         Kafka::start_with(self)
+    }
+}
+
+/// A partition in which the broker left a transaction open that its coordinator takes for ended.
+#[derive(Debug)]
+pub struct Hanging {
+    /// Topic and partition.
+    pub place: String,
+    /// Whether it was committed, so that the other partitions keep what this one loses.
+    pub committed: bool,
+}
+
+/// What a coordinator decided of a producer's transaction.
+struct Decision {
+    producer: i64,
+    at: i64,
+    commit: bool,
+}
+
+impl Decision {
+    /// Reads a line of `kafka-dump-log --transaction-log-decoder`; statuses 2 and 3 are PrepareCommit and PrepareAbort.
+    fn read(line: &str) -> Option<Self> {
+        let at = line.split_once("CreateTime: ")?.1.split_whitespace().next()?.parse().ok()?;
+        let payload: Value = serde_json::from_str(line.split_once(" payload: ")?.1).ok()?;
+        let field = |name: &str| payload.pointer(&format!("/data/{name}")).and_then(Value::as_i64);
+        let status = field("transactionStatus").filter(|status| [2, 3].contains(status))?;
+        Some(Self { producer: field("producerId")?, at, commit: status == 2 })
     }
 }
 
@@ -271,26 +299,41 @@ impl Kafka {
     }
 
     /// Ends transactions that the broker has held open for more than a minute though nobody can end them any more, as an
-    /// operator does with Kafka's own `kafka-transactions`; says how many. One that is younger may be committed whose markers
+    /// operator does with Kafka's own `kafka-transactions`; says which. One that is younger may be committed whose markers
     /// are on their way: to abort it would take from one partition what the others keep.
     ///
     /// # Panics
     /// When it refuses.
-    pub fn end_hanging_transactions(&self) -> usize {
+    pub fn end_hanging_transactions(&self) -> Vec<Hanging> {
         let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "1"]);
         // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
-        let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        let ended = hanging.iter().filter(|row| {
-            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { panic!("not understood: {found}") };
+        let rows: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        let decisions = if rows.is_empty() { Vec::new() } else { self.decided_transactions() };
+        let ended = rows.iter().filter_map(|row| {
+            let [topic, partition, producer, _, _, offset, last, ..] = row.as_slice() else { panic!("not understood: {found}") };
             let arguments = ["abort", "--topic", topic, "--partition", partition, "--start-offset", offset];
             match self.try_tool("TransactionsCommand", &arguments) {
-                Ok(_) => true,
+                Ok(_) => {}
                 // Its markers were only on their way.
-                Err(error) if error.contains("Could not find any open transactions") => false,
+                Err(error) if error.contains("Could not find any open transactions") => return None,
                 Err(error) => panic!("{error}"),
             }
+            let (producer, last): (i64, i64) = (producer.parse().expect("a producer"), last.parse().expect("a time"));
+            let decided = decisions.iter().filter(|d| d.producer == producer && d.at >= last).min_by_key(|d| d.at);
+            Some(Hanging { place: format!("{topic} {partition}"), committed: decided.is_some_and(|d| d.commit) })
         });
-        ended.count()
+        ended.collect()
+    }
+
+    /// What the coordinators have decided, as their log has it.
+    fn decided_transactions(&self) -> Vec<Decision> {
+        let directories = fs::read_dir(self.files.join("data")).expect("the broker's directory").flatten();
+        let coordinators = directories.filter(|d| d.file_name().to_string_lossy().starts_with("__transaction_state-"));
+        let files = coordinators.filter_map(|d| fs::read_dir(d.path()).ok()).flatten().flatten().map(|f| f.path());
+        let files: Vec<_> = files.filter(|f| f.extension().is_some_and(|e| e == "log")).map(|f| f.display().to_string()).collect();
+        let told = java_tool("DumpLogSegments", &["--transaction-log-decoder", "--files", &files.join(",")]);
+        let told = told.unwrap_or_else(|error| panic!("{error}"));
+        told.lines().filter_map(Decision::read).collect()
     }
 
     /// Runs one of Kafka's own tools, and returns what it printed.
@@ -300,13 +343,8 @@ impl Kafka {
 
     /// The same, or what it said when it failed.
     fn try_tool(&self, class: &str, arguments: &[&str]) -> Result<String, String> {
-        let mut command = Command::new("java");
-        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg(format!("org.apache.kafka.tools.{class}"));
-        let output = command.args(["--bootstrap-server", &self.bootstrap()]).args(arguments).output().expect("java runs");
-        if !output.status.success() {
-            return Err(format!("{class} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let bootstrap = self.bootstrap();
+        java_tool(class, &[&["--bootstrap-server", &bootstrap], arguments].concat())
     }
 
     /// The topics there are and their numbers of partitions, internal ones of Kafka's own left out.
@@ -415,6 +453,16 @@ impl Kafka {
             consumer.fetch_metadata(None, Duration::from_secs(5)).is_ok_and(|metadata| !metadata.brokers().is_empty())
         });
     }
+}
+
+fn java_tool(class: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("java");
+    command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg(format!("org.apache.kafka.tools.{class}"));
+    let output = command.args(arguments).output().expect("java runs");
+    if !output.status.success() {
+        return Err(format!("{class} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn launch(setup: &KafkaSetup, files: &Scratch) -> Process {

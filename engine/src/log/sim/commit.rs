@@ -150,6 +150,8 @@ impl SimLog {
         // Rare states are where faults must not be rare.
         let weight = if self.only_timers_fired(transaction) { 30 } else { 5 };
         self.one_step("crash before a transaction", weight)?;
+        self.critical_step("crash before the offsets of a transaction")?;
+        self.send_offsets(transaction, metadata, planted)?;
         let mut since = 0;
         for record in &transaction.records {
             let data = Data { logged_at: record.at, key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone() };
@@ -171,8 +173,6 @@ impl SimLog {
         if self.world(|w| w.faults.on && w.dice.one_in(w.faults.abort)) {
             return Err(Failed::Abort("a record was not delivered in time".into()));
         }
-        self.critical_step("crash before the offsets of a transaction")?;
-        self.send_offsets(transaction, metadata, planted)?;
         self.critical_step("crash before the end of a transaction")?;
         self.end()?;
         Ok(self.critical_step("crash after a transaction")?)
