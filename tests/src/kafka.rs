@@ -15,7 +15,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use serde_json::Value;
 
 use crate::{Exit, Process, Proxy, Record, Scratch, free_port, scratch, unique, until};
 
@@ -82,30 +81,44 @@ impl KafkaSetup {
     }
 }
 
-/// A partition in which the broker left a transaction open that its coordinator takes for ended.
-#[derive(Debug)]
-pub struct Hanging {
-    /// Topic and partition.
-    pub place: String,
-    /// Whether it was committed, so that the other partitions keep what this one loses.
-    pub committed: bool,
+/// Looks for commits that took aborted records with them, in what `kafka-dump-log --deep-iteration` prints.
+#[derive(Default)]
+struct Shown {
+    /// Of each producer with a transaction open: its epoch.
+    open: HashMap<String, String>,
+    /// The marker that comes in the next line is of this producer and epoch.
+    marker: Option<(String, String)>,
 }
 
-/// What a coordinator decided of a producer's transaction.
-struct Decision {
-    producer: i64,
-    at: i64,
-    commit: bool,
-}
+impl Shown {
+    fn read(told: &str) -> Vec<String> {
+        let (mut shown, mut file, mut found) = (Self::default(), "", Vec::new());
+        for line in told.lines() {
+            if let Some(next) = line.strip_prefix("Dumping ") {
+                // Segments of a partition follow each other in no order, so what is open at the end of one is not known in the next.
+                (shown, file) = (Self::default(), next);
+            } else if shown.shows(line) {
+                let place = Path::new(file).parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+                found.push(format!("{place}: {line}"));
+            }
+        }
+        found
+    }
 
-impl Decision {
-    /// Reads a line of `kafka-dump-log --transaction-log-decoder`; statuses 2 and 3 are PrepareCommit and PrepareAbort.
-    fn read(line: &str) -> Option<Self> {
-        let at = line.split_once("CreateTime: ")?.1.split_whitespace().next()?.parse().ok()?;
-        let payload: Value = serde_json::from_str(line.split_once(" payload: ")?.1).ok()?;
-        let field = |name: &str| payload.pointer(&format!("/data/{name}")).and_then(Value::as_i64);
-        let status = field("transactionStatus").filter(|status| [2, 3].contains(status))?;
-        Some(Self { producer: field("producerId")?, at, commit: status == 2 })
+    fn shows(&mut self, line: &str) -> bool {
+        let field = |name: &str| Some(line.split_once(&format!(" {name}: "))?.1.split_whitespace().next()?.to_owned());
+        if let Some((producer, epoch)) = self.marker.take() {
+            let open = self.open.remove(&producer);
+            return line.contains("endTxnMarker: COMMIT") && open.is_some_and(|open| open != epoch);
+        }
+        let (Some(producer), Some(epoch)) = (field("producerId"), field("producerEpoch")) else { return false };
+        match (line.starts_with("baseOffset: "), field("isTransactional").as_deref(), field("isControl").as_deref()) {
+            (true, Some("true"), Some("true")) => self.marker = Some((producer, epoch)),
+            // The first one's: it is the oldest that could be left over.
+            (true, Some("true"), _) => drop(self.open.entry(producer).or_insert(epoch)),
+            _ => {}
+        }
+        false
     }
 }
 
@@ -299,41 +312,42 @@ impl Kafka {
     }
 
     /// Ends transactions that the broker has held open for more than a minute though nobody can end them any more, as an
-    /// operator does with Kafka's own `kafka-transactions`; says which. One that is younger may be committed whose markers
+    /// operator does with Kafka's own `kafka-transactions`; says how many. One that is younger may be committed whose markers
     /// are on their way: to abort it would take from one partition what the others keep.
     ///
     /// # Panics
     /// When it refuses.
-    pub fn end_hanging_transactions(&self) -> Vec<Hanging> {
+    pub fn end_hanging_transactions(&self) -> usize {
         let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "1"]);
         // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
-        let rows: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        let decisions = if rows.is_empty() { Vec::new() } else { self.decided_transactions() };
-        let ended = rows.iter().filter_map(|row| {
-            let [topic, partition, producer, _, _, offset, last, ..] = row.as_slice() else { panic!("not understood: {found}") };
+        let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+        let ended = hanging.iter().filter(|row| {
+            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { panic!("not understood: {found}") };
             let arguments = ["abort", "--topic", topic, "--partition", partition, "--start-offset", offset];
             match self.try_tool("TransactionsCommand", &arguments) {
-                Ok(_) => {}
+                Ok(_) => true,
                 // Its markers were only on their way.
-                Err(error) if error.contains("Could not find any open transactions") => return None,
+                Err(error) if error.contains("Could not find any open transactions") => false,
                 Err(error) => panic!("{error}"),
             }
-            let (producer, last): (i64, i64) = (producer.parse().expect("a producer"), last.parse().expect("a time"));
-            let decided = decisions.iter().filter(|d| d.producer == producer && d.at >= last).min_by_key(|d| d.at);
-            Some(Hanging { place: format!("{topic} {partition}"), committed: decided.is_some_and(|d| d.commit) })
         });
-        ended.collect()
+        ended.count()
     }
 
-    /// What the coordinators have decided, as their log has it.
-    fn decided_transactions(&self) -> Vec<Decision> {
+    /// Partitions in which the broker shows records as committed that it has aborted: it left them without a marker, and the
+    /// producer's next commit took them with it (docs/decisions/hanging-transactions.md). They are known by their epoch, which
+    /// is raised with each abort: a commit has that of its records.
+    ///
+    /// # Panics
+    /// When its logs can't be read.
+    #[must_use]
+    pub fn shown_though_aborted(&self) -> Vec<String> {
         let directories = fs::read_dir(self.files.join("data")).expect("the broker's directory").flatten();
-        let coordinators = directories.filter(|d| d.file_name().to_string_lossy().starts_with("__transaction_state-"));
-        let files = coordinators.filter_map(|d| fs::read_dir(d.path()).ok()).flatten().flatten().map(|f| f.path());
+        let partitions = directories.filter(|d| d.path().is_dir() && !d.file_name().to_string_lossy().starts_with("__"));
+        let files = partitions.filter_map(|d| fs::read_dir(d.path()).ok()).flatten().flatten().map(|f| f.path());
         let files: Vec<_> = files.filter(|f| f.extension().is_some_and(|e| e == "log")).map(|f| f.display().to_string()).collect();
-        let told = java_tool("DumpLogSegments", &["--transaction-log-decoder", "--files", &files.join(",")]);
-        let told = told.unwrap_or_else(|error| panic!("{error}"));
-        told.lines().filter_map(Decision::read).collect()
+        let told = java_tool("DumpLogSegments", &["--deep-iteration", "--files", &files.join(",")]);
+        Shown::read(&told.unwrap_or_else(|error| panic!("{error}")))
     }
 
     /// Runs one of Kafka's own tools, and returns what it printed.
@@ -496,4 +510,26 @@ fn prepared() -> &'static Path {
         assert!(output.status.success(), "no Kafka: {}", String::from_utf8_lossy(&output.stderr));
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_of_a_later_epoch_than_its_records_shows_what_was_aborted() {
+        let batch = |offset: u32, epoch: u32, control: bool| {
+            format!(
+                "baseOffset: {offset} lastOffset: {offset} producerId: 7 producerEpoch: {epoch} isTransactional: true isControl: {control} CreateTime: 1\n"
+            )
+        };
+        let marker = |offset: u32, what: &str| format!("| offset: {offset} CreateTime: 1 endTxnMarker: {what} coordinatorEpoch: 2\n");
+        let commit = |epoch| batch(1, epoch, false) + &batch(2, epoch, true) + &marker(2, "COMMIT");
+        let head = "Dumping /data/loyalty_updates-3/00.log\n";
+        assert_eq!(Shown::read(&(head.to_owned() + &commit(0) + &commit(2))), [""; 0]);
+        let aborted = batch(0, 0, false) + &batch(1, 1, true) + &marker(1, "ABORT");
+        assert_eq!(Shown::read(&(head.to_owned() + &aborted + &commit(2))), [""; 0]);
+        let shown = Shown::read(&(head.to_owned() + &batch(0, 0, false) + &commit(2)));
+        assert!(matches!(shown.as_slice(), [one] if one.starts_with("loyalty_updates-3: | offset: 2 ")), "{shown:?}");
+    }
 }

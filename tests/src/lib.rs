@@ -40,7 +40,7 @@ pub mod workload;
 
 pub use binary::{Finished, Run, Tillflow, can_have_disks};
 pub use browser::{Browser, Page};
-pub use kafka::{Hanging, Kafka, KafkaSetup, Place};
+pub use kafka::{Kafka, KafkaSetup, Place};
 pub use ports::free_port;
 pub use process::{Exit, Process};
 pub use proxy::{Api, Fault, Proxy};
