@@ -136,7 +136,7 @@ impl Kafka {
         let mut config = self.base();
         config.set("enable.idempotence", "true");
         config.set("compression.type", "lz4");
-        config.set("linger.ms", "1");
+        config.set("linger.ms", "2");
         config.set("batch.size", "1000000");
         config.set("message.max.bytes", "10000000");
         config.set("queue.buffering.max.messages", "2000000");
