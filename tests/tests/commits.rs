@@ -1,5 +1,5 @@
-//! When a busy worker commits: by time and by size; and that its tasks tell their watermarks together. The real worker on the simulated cluster, where time passes only as
-//! this lets it.
+//! When a busy worker commits: by time and by size; and that its tasks tell their watermarks together. The real worker on the
+//! simulated cluster, where time passes only as this lets it.
 
 use serde_json::{Map, json};
 use std::{rc::Rc, sync::Arc, time::Duration};
