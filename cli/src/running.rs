@@ -317,10 +317,11 @@ fn keys_of(shop: Shop) -> Keys {
 pub async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<()> {
     let kafka = cluster(config, catalog)?;
     let look = kafka.clone();
-    let differences = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;
-    let (missing, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| matches!(d, kafka::Difference::Missing { .. }));
+    let plan = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;
+    let (missing, others): (Vec<_>, Vec<_>) = plan.differences.into_iter().partition(|d| matches!(d, kafka::Difference::Missing { .. }));
     kafka::check(&others)?;
     if missing.is_empty() {
+        warn_of_unreplicated(&plan.unreplicated);
         return Ok(());
     }
     if !config.topics.create {
@@ -331,10 +332,24 @@ pub async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<(
     // The cluster needs a moment until every broker knows them.
     for _ in 0..100 {
         let look = kafka.clone();
-        if tokio::task::spawn_blocking(move || kafka::plan(&look)).await??.is_empty() {
+        let plan = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;
+        if plan.differences.is_empty() {
+            warn_of_unreplicated(&plan.unreplicated);
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     bail!("the topics were created, but the cluster does not show them all yet; try again")
+}
+
+/// Kafka does not end every transaction in a partition whose only broker is restarted.
+fn warn_of_unreplicated(topics: &[String]) {
+    if let Some(first) = topics.first() {
+        tracing::warn!(
+            topics = topics.len(),
+            first,
+            "topics with one replica: when their broker is restarted under load, Kafka may show what it aborted, or hold back what it \
+             committed. Have three brokers and topics.replication 3 for orders and money, or the embedded log (docs/kafka.md)"
+        );
+    }
 }

@@ -59,9 +59,9 @@ impl Shop {
         };
         let shop = Self { prefix, brokers: brokers.to_owned(), partitions, cluster: Cluster::new(settings, &catalog) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let missing = plan(&shop.cluster).expect("a plan");
+        let missing = plan(&shop.cluster).expect("a plan").differences;
         runtime.block_on(apply(&shop.cluster, &missing)).expect("topics");
-        until("the topics are there", LONG, || plan(&shop.cluster).is_ok_and(|d| d.is_empty()));
+        until("the topics are there", LONG, || plan(&shop.cluster).is_ok_and(|plan| plan.differences.is_empty()));
         shop
     }
 

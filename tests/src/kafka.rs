@@ -81,52 +81,12 @@ impl KafkaSetup {
     }
 }
 
-/// Looks for commits that took aborted records with them, in what `kafka-dump-log --deep-iteration` prints.
-#[derive(Default)]
-struct Shown {
-    /// Of each producer with a transaction open: its epoch.
-    open: HashMap<String, String>,
-    /// The marker that comes in the next line is of this producer and epoch.
-    marker: Option<(String, String)>,
-}
-
-impl Shown {
-    fn read(told: &str) -> Vec<String> {
-        let (mut shown, mut file, mut found) = (Self::default(), "", Vec::new());
-        for line in told.lines() {
-            if let Some(next) = line.strip_prefix("Dumping ") {
-                // Segments of a partition follow each other in no order, so what is open at the end of one is not known in the next.
-                (shown, file) = (Self::default(), next);
-            } else if shown.shows(line) {
-                let place = Path::new(file).parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-                found.push(format!("{place}: {line}"));
-            }
-        }
-        found
-    }
-
-    fn shows(&mut self, line: &str) -> bool {
-        let field = |name: &str| Some(line.split_once(&format!(" {name}: "))?.1.split_whitespace().next()?.to_owned());
-        if let Some((producer, epoch)) = self.marker.take() {
-            let open = self.open.remove(&producer);
-            return line.contains("endTxnMarker: COMMIT") && open.is_some_and(|open| open != epoch);
-        }
-        let (Some(producer), Some(epoch)) = (field("producerId"), field("producerEpoch")) else { return false };
-        match (line.starts_with("baseOffset: "), field("isTransactional").as_deref(), field("isControl").as_deref()) {
-            (true, Some("true"), Some("true")) => self.marker = Some((producer, epoch)),
-            // The first one's: it is the oldest that could be left over.
-            (true, Some("true"), _) => drop(self.open.entry(producer).or_insert(epoch)),
-            _ => {}
-        }
-        false
-    }
-}
-
 /// A broker. Killed when dropped; the shared one, when the test process ends.
 #[derive(Debug)]
 pub struct Kafka {
     setup: KafkaSetup,
     port: u16,
+    controller_port: u16,
     proxied_port: u16,
     proxy_port: u16,
     files: Scratch,
@@ -158,15 +118,33 @@ impl Kafka {
         KafkaSetup::default()
     }
 
+    /// One more broker of the same cluster; the first stays its only controller.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn joined_by(&self, id: u32) -> Self {
+        Self::begin(self.setup.clone(), Some(id), self.controller_port)
+    }
+
     fn start_with(setup: KafkaSetup) -> Self {
+        Self::begin(setup, None, free_port())
+    }
+
+    /// Starts a broker with a directory of its own, which is also the controller unless it has an `id`.
+    fn begin(setup: KafkaSetup, id: Option<u32>, controller_port: u16) -> Self {
         let files = scratch("kafka");
-        let (port, controller_port, proxied_port, proxy_port) = (free_port(), free_port(), free_port(), free_port());
+        let (port, proxied_port, proxy_port) = (free_port(), free_port(), free_port());
         let mut properties = include_str!("../kafka.properties")
             .replace("@PORT@", &port.to_string())
             .replace("@CONTROLLER@", &controller_port.to_string())
             .replace("@PROXIED@", &proxied_port.to_string())
             .replace("@PROXY@", &proxy_port.to_string())
             .replace("@DIR@", &files.path().display().to_string());
+        if let Some(id) = id {
+            let _ = writeln!(properties, "process.roles=broker\nnode.id={id}");
+            let _ = writeln!(properties, "listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied_port}");
+        }
         properties.push_str(&setup.properties);
         fs::write(files.join("server.properties"), properties).expect("the broker's properties");
         fs::create_dir(files.join("data")).expect("the broker's directory");
@@ -174,8 +152,18 @@ impl Kafka {
             let entry = entry.expect("a file of it");
             fs::copy(entry.path(), files.join("data").join(entry.file_name())).expect("a copy of it");
         }
+        if let Some(id) = id {
+            let meta = files.join("data").join("meta.properties");
+            let first = fs::read_to_string(&meta).expect("the directory's description");
+            let others = first.lines().filter(|line| !line.starts_with("node.id") && !line.starts_with("directory.id"));
+            // 16 bytes in Base64.
+            let directory = format!("{:A<22}", format!("broker{id}"));
+            let own = [format!("node.id={id}"), format!("directory.id={directory}")];
+            let lines: Vec<_> = others.map(str::to_owned).chain(own).collect();
+            fs::write(&meta, lines.join("\n")).expect("the directory's description");
+        }
         let process = launch(&setup, &files);
-        let mut kafka = Self { setup, port, proxied_port, proxy_port, files, process, prefix: unique("t") };
+        let mut kafka = Self { setup, port, controller_port, proxied_port, proxy_port, files, process, prefix: unique("t") };
         kafka.wait_until_up();
         kafka
     }
@@ -311,54 +299,19 @@ impl Kafka {
         self.tool("AclCommand", arguments);
     }
 
-    /// Ends transactions that the broker has held open for more than a minute though nobody can end them any more, as an
-    /// operator does with Kafka's own `kafka-transactions`; says how many. One that is younger may be committed whose markers
-    /// are on their way: to abort it would take from one partition what the others keep.
-    ///
-    /// # Panics
-    /// When it refuses.
-    pub fn end_hanging_transactions(&self) -> usize {
-        let found = self.tool("TransactionsCommand", &["find-hanging", "--broker-id", "1", "--max-transaction-timeout", "1"]);
-        // A heading; then topic, partition, producer, its epoch, the coordinator's, the first offset, and when and how long.
-        let hanging: Vec<Vec<&str>> = found.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-        let ended = hanging.iter().filter(|row| {
-            let [topic, partition, _, _, _, offset, ..] = row.as_slice() else { panic!("not understood: {found}") };
-            let arguments = ["abort", "--topic", topic, "--partition", partition, "--start-offset", offset];
-            match self.try_tool("TransactionsCommand", &arguments) {
-                Ok(_) => true,
-                // Its markers were only on their way.
-                Err(error) if error.contains("Could not find any open transactions") => false,
-                Err(error) => panic!("{error}"),
-            }
-        });
-        ended.count()
-    }
-
-    /// Partitions in which the broker shows records as committed that it has aborted: it left them without a marker, and the
-    /// producer's next commit took them with it (docs/decisions/hanging-transactions.md). They are known by their epoch, which
-    /// is raised with each abort: a commit has that of its records.
-    ///
-    /// # Panics
-    /// When its logs can't be read.
+    /// What the broker said of transactions whose markers it did not write: it takes partitions without a leader for deleted
+    /// ones (docs/decisions/hanging-transactions.md).
     #[must_use]
-    pub fn shown_though_aborted(&self) -> Vec<String> {
-        let directories = fs::read_dir(self.files.join("data")).expect("the broker's directory").flatten();
-        let partitions = directories.filter(|d| d.path().is_dir() && !d.file_name().to_string_lossy().starts_with("__"));
-        let files = partitions.filter_map(|d| fs::read_dir(d.path()).ok()).flatten().flatten().map(|f| f.path());
-        let files: Vec<_> = files.filter(|f| f.extension().is_some_and(|e| e == "log")).map(|f| f.display().to_string()).collect();
-        let told = java_tool("DumpLogSegments", &["--deep-iteration", "--files", &files.join(",")]);
-        Shown::read(&told.unwrap_or_else(|error| panic!("{error}")))
+    pub fn skipped_markers(&self) -> Vec<String> {
+        self.process.stderr().lines().filter(|line| line.contains("likely deleted already")).map(str::to_owned).collect()
     }
 
-    /// Runs one of Kafka's own tools, and returns what it printed.
-    fn tool(&self, class: &str, arguments: &[&str]) -> String {
-        self.try_tool(class, arguments).unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// The same, or what it said when it failed.
-    fn try_tool(&self, class: &str, arguments: &[&str]) -> Result<String, String> {
-        let bootstrap = self.bootstrap();
-        java_tool(class, &[&["--bootstrap-server", &bootstrap], arguments].concat())
+    /// Runs one of Kafka's own tools.
+    fn tool(&self, class: &str, arguments: &[&str]) {
+        let mut command = Command::new("java");
+        command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg(format!("org.apache.kafka.tools.{class}"));
+        let output = command.args(["--bootstrap-server", &self.bootstrap()]).args(arguments).output().expect("java runs");
+        assert!(output.status.success(), "{class} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// The topics there are and their numbers of partitions, internal ones of Kafka's own left out.
@@ -469,16 +422,6 @@ impl Kafka {
     }
 }
 
-fn java_tool(class: &str, arguments: &[&str]) -> Result<String, String> {
-    let mut command = Command::new("java");
-    command.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(prepared().join("libs/*")).arg(format!("org.apache.kafka.tools.{class}"));
-    let output = command.args(arguments).output().expect("java runs");
-    if !output.status.success() {
-        return Err(format!("{class} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 fn launch(setup: &KafkaSetup, files: &Scratch) -> Process {
     let kafka = prepared();
     Process::spawn("kafka", files.path(), Path::new("java"), |command| {
@@ -496,6 +439,8 @@ fn launch(setup: &KafkaSetup, files: &Scratch) -> Process {
         }
         command.arg(format!("-XX:SharedArchiveFile={}", kafka.join("classes.jsa").display()));
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+        // For Kafka::skipped_markers.
+        command.arg("-Dorg.slf4j.simpleLogger.log.kafka.coordinator.transaction.TransactionMarkerChannelManager=info");
         command.arg("-cp").arg(kafka.join("libs/*"));
         command.arg("kafka.Kafka").arg(files.join("server.properties"));
     })
@@ -510,26 +455,4 @@ fn prepared() -> &'static Path {
         assert!(output.status.success(), "no Kafka: {}", String::from_utf8_lossy(&output.stderr));
         PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_commit_of_a_later_epoch_than_its_records_shows_what_was_aborted() {
-        let batch = |offset: u32, epoch: u32, control: bool| {
-            format!(
-                "baseOffset: {offset} lastOffset: {offset} producerId: 7 producerEpoch: {epoch} isTransactional: true isControl: {control} CreateTime: 1\n"
-            )
-        };
-        let marker = |offset: u32, what: &str| format!("| offset: {offset} CreateTime: 1 endTxnMarker: {what} coordinatorEpoch: 2\n");
-        let commit = |epoch| batch(1, epoch, false) + &batch(2, epoch, true) + &marker(2, "COMMIT");
-        let head = "Dumping /data/loyalty_updates-3/00.log\n";
-        assert_eq!(Shown::read(&(head.to_owned() + &commit(0) + &commit(2))), [""; 0]);
-        let aborted = batch(0, 0, false) + &batch(1, 1, true) + &marker(1, "ABORT");
-        assert_eq!(Shown::read(&(head.to_owned() + &aborted + &commit(2))), [""; 0]);
-        let shown = Shown::read(&(head.to_owned() + &batch(0, 0, false) + &commit(2)));
-        assert!(matches!(shown.as_slice(), [one] if one.starts_with("loyalty_updates-3: | offset: 2 ")), "{shown:?}");
-    }
 }

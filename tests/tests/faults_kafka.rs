@@ -65,6 +65,7 @@ fn topics_that_are_missing_or_of_another_partition_count_are_named_and_nothing_i
     let prefix = kafka.prefix();
     let mut shop = instance(kafka, &prefix, "one").spawn();
     shop.wait_until_ready();
+    assert!(shop.stderr().contains("topics with one replica"), "it does not warn:\n{}", shop.stderr());
     assert!(shop.stop().success());
     instance(kafka, &prefix, "one")
         .set("topics.partitions", 8)

@@ -3,8 +3,8 @@
 use super::{
     Mode,
     bytes::{Reader, put_number},
+    packed::Packed,
 };
-use rustc_hash::FxHashMap;
 
 /// Neighbours kept of a product where they are bounded.
 pub const BOUND: usize = 128;
@@ -12,7 +12,7 @@ pub const BOUND: usize = 128;
 /// The counts of one product's neighbours.
 pub enum Cells {
     /// Of all.
-    Exact(FxHashMap<u32, u32>),
+    Exact(Packed),
     /// Of the most frequent, by Space-Saving (Metwally, Agrawal, El Abbadi 2005): where there is no room, the least
     /// frequent makes it, and the newcomer takes its count over. So a count is never too low, and too high by at most
     /// the least.
@@ -28,7 +28,7 @@ impl Cells {
     /// None yet.
     pub fn new(mode: Mode) -> Self {
         match mode {
-            Mode::Exact => Self::Exact(FxHashMap::default()),
+            Mode::Exact => Self::Exact(Packed::default()),
             Mode::Bounded => Self::Bounded { others: Vec::new(), counts: Vec::new() },
         }
     }
@@ -36,11 +36,7 @@ impl Cells {
     /// Counts once more; returns the count and whom it put out.
     pub fn add(&mut self, other: u32) -> (u32, Option<u32>) {
         match self {
-            Self::Exact(counts) => {
-                let count = counts.entry(other).or_insert(0);
-                *count = count.saturating_add(1);
-                (*count, None)
-            }
+            Self::Exact(counts) => (counts.add(other), None),
             Self::Bounded { others, counts } => {
                 if let Some(count) = find(others, other).and_then(|at| counts.get_mut(at)) {
                     *count = count.saturating_add(1);
@@ -64,7 +60,7 @@ impl Cells {
     /// All of them.
     pub fn iter(&self) -> Box<dyn Iterator<Item = (u32, u32)> + '_> {
         match self {
-            Self::Exact(counts) => Box::new(counts.iter().map(|(other, count)| (*other, *count))),
+            Self::Exact(counts) => Box::new(counts.iter()),
             Self::Bounded { others, counts } => Box::new(others.iter().copied().zip(counts.iter().copied())),
         }
     }
@@ -92,7 +88,7 @@ impl Cells {
             let other = before.wrapping_add(reader.small()?);
             let count = reader.small()?;
             match &mut cells {
-                Self::Exact(counts) => drop(counts.insert(other, count)),
+                Self::Exact(counts) => counts.set(other, count),
                 Self::Bounded { others, counts } => {
                     others.push(other);
                     counts.push(count);

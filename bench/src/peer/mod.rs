@@ -10,6 +10,7 @@ mod loyalty;
 pub mod model;
 mod names;
 mod output;
+mod packed;
 mod parcel;
 mod pricing;
 mod related;

@@ -37,8 +37,8 @@ pub fn create_topics(kafka: &Kafka, prefix: &str, modes: &[Mode]) -> Result<()> 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for mode in modes {
         let cluster = instance(kafka, prefix, *mode, 1, Path::new("")).cluster()?;
-        runtime.block_on(apply(&cluster, &plan(&cluster)?))?;
-        until("the topics are there", LONG, || plan(&cluster).is_ok_and(|d| d.is_empty()));
+        runtime.block_on(apply(&cluster, &plan(&cluster)?.differences))?;
+        until("the topics are there", LONG, || plan(&cluster).is_ok_and(|plan| plan.differences.is_empty()));
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tillflow_engine::log::kafka::{Difference, plan};
+use tillflow_engine::log::kafka::{Difference, Plan, plan};
 use tillflow_schemas::{
     Catalog,
     registry::{self, Verdict},
@@ -194,22 +194,27 @@ fn kafka(config: &Config) -> Found {
     if config.log_kind() == LogKind::Embedded {
         return fine("not configured: the log is embedded");
     }
-    let look = || -> Result<Vec<Difference>> {
+    let look = || -> Result<Plan> {
         let kafka = place::cluster(config)?;
-        let differences = plan(&kafka)?;
+        let plan = plan(&kafka)?;
         // What every commit needs: a coordinator, and the right to a transactional id.
         let writer: BaseProducer = kafka.transactional(&format!("{}.doctor", kafka.settings.app_id)).create()?;
         writer.init_transactions(ANSWER).context("transactions")?;
-        Ok(differences)
+        Ok(plan)
     };
     let brokers = config.brokers.as_deref().unwrap_or_default();
-    let differences = match look() {
-        Ok(differences) => differences,
+    let plan = match look() {
+        Ok(plan) => plan,
         Err(e) => return failed(format!("{e:#}"), "check brokers and kafka.options, and the rights that docs/kafka.md lists"),
     };
-    let (missing, others): (Vec<_>, Vec<_>) = differences.iter().partition(|d| matches!(d, Difference::Missing { .. }));
+    let (missing, others): (Vec<_>, Vec<_>) = plan.differences.iter().partition(|d| matches!(d, Difference::Missing { .. }));
     let list = |of: &[&Difference]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     match (missing.len(), others.is_empty()) {
+        (0, true) if !plan.unreplicated.is_empty() => warning(
+            format!("{brokers} answers, gives transactions, and has every topic as declared; {} have one replica", plan.unreplicated.len()),
+            "Kafka does not end every transaction in such a topic when its broker is restarted under load: have three brokers and \
+             topics.replication 3 for orders and money, or the embedded log (docs/kafka.md)",
+        ),
         (0, true) => fine(format!("{brokers} answers, gives transactions, and has every topic as declared")),
         (_, false) => failed(list(&others), "see `tillflow topics plan`"),
         (_, true) if !config.topics.create => failed(list(&missing), "create them: tillflow topics apply; or set topics.create"),

@@ -50,7 +50,7 @@ impl TopicsCommand {
 /// When the cluster does not answer or refuses, or something is left that can't be mended.
 pub fn run(args: &TopicsArgs, config: &Config, out: Out<'_>) -> Result<()> {
     let kafka = place::cluster(config)?;
-    let differences = plan(&kafka)?;
+    let differences = plan(&kafka)?.differences;
     show(&differences, args.command.options().json, out)?;
     if matches!(args.command, TopicsCommand::Plan(_)) || differences.is_empty() {
         return Ok(());

@@ -28,6 +28,25 @@ use tillflow_state::{Directory, Durability, Read, RocksBackend, Shared, StateErr
 const LOG: &str = "log";
 const STATE: &str = "state";
 
+/// Why nothing is known to be written, and what is known of it.
+#[derive(Debug, thiserror::Error)]
+pub enum NotWritten {
+    /// Nothing is.
+    #[error("{0}")]
+    Nothing(StateError),
+    /// Nobody knows before the storage is opened again, which the next write does.
+    #[error("{0}")]
+    Perhaps(StateError),
+}
+
+impl From<NotWritten> for StateError {
+    fn from(failure: NotWritten) -> Self {
+        match failure {
+            NotWritten::Nothing(e) | NotWritten::Perhaps(e) => e,
+        }
+    }
+}
+
 /// The embedded log of one process; workers, readers and the gateway share it.
 #[derive(Clone)]
 pub struct Embedded {
@@ -156,7 +175,7 @@ impl Embedded {
     }
 
     fn mend_for_writing(&self) -> Result<(), StateError> {
-        if !self.has_failed() {
+        if !self.inner.failed.load(Ordering::Acquire) {
             return Ok(());
         }
         self.inner.directory.reopen()?;
@@ -167,27 +186,22 @@ impl Embedded {
         Ok(())
     }
 
-    /// Whether a write failed since the storage was last opened.
-    pub fn has_failed(&self) -> bool {
-        self.inner.failed.load(Ordering::Acquire)
-    }
-
     /// Appends records and writes state rows, in one atomic batch.
     ///
     /// # Errors
-    /// When the storage fails; then nothing is written, or, where [`Embedded::has_failed`], perhaps.
-    pub fn write<'a>(&self, records: &[NewRecord], state: impl IntoIterator<Item = (Vec<u8>, Option<&'a [u8]>)>) -> Result<(), StateError> {
+    /// When the storage fails, or there is no such partition.
+    pub fn write<'a>(&self, records: &[NewRecord], state: impl IntoIterator<Item = (Vec<u8>, Option<&'a [u8]>)>) -> Result<(), NotWritten> {
         let _writing = self.inner.writing.lock();
-        self.mend_for_writing()?;
+        self.mend_for_writing().map_err(NotWritten::Nothing)?;
         let mut ends = self.inner.ends.read().clone();
         let now = Timestamp::wall();
         let mut rows: Vec<(Vec<u8>, Vec<u8>)> = Vec::with_capacity(records.len());
         for record in records {
             let Some(end) = ends.get_mut(record.to.topic).and_then(|p| p.get_mut(record.to.partition as usize)) else {
-                return Err(StateError::Storage {
+                return Err(NotWritten::Nothing(StateError::Storage {
                     path: self.inner.directory.path().to_owned(),
                     detail: format!("there is no partition {} of topic {}", record.to.partition, record.to.topic),
-                });
+                }));
             };
             rows.push((self.key(record.to, *end), encode(record, now)));
             *end += 1;
@@ -195,9 +209,10 @@ impl Embedded {
         let state: Vec<_> = state.into_iter().collect();
         let log = rows.iter().map(|(k, v)| (LOG, k.as_slice(), Some(v.as_slice())));
         let state = state.iter().map(|(k, v)| (STATE, k.as_slice(), *v));
-        self.inner.directory.write(log.chain(state), self.inner.durability).inspect_err(|e| {
+        self.inner.directory.write(log.chain(state), self.inner.durability).map_err(|e| {
             tracing::error!("nothing can be written until the storage is opened again: {e}");
             self.inner.failed.store(true, Ordering::Release);
+            NotWritten::Perhaps(e)
         })?;
         *self.inner.ends.write() = ends;
         *self.inner.written.lock() += 1;

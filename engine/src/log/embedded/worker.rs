@@ -1,6 +1,6 @@
 //! A worker's way to the embedded log. Its partitions are fixed: one process, nothing to rebalance.
 
-use super::Embedded;
+use super::{Embedded, NotWritten};
 use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,8 +114,9 @@ impl Log for EmbeddedLog {
         });
         match self.log.write(&transaction.records, state) {
             Ok(()) => Ok(Positions::new()),
-            Err(e) if self.log.has_failed() => Err(CommitError::Unknown(e.to_string())),
-            Err(e) => Err(e.into()),
+            // Whoever writes next opens the storage again, perhaps before this is looked at.
+            Err(NotWritten::Perhaps(e)) => Err(CommitError::Unknown(e.to_string())),
+            Err(NotWritten::Nothing(e)) => Err(e.into()),
         }
     }
 

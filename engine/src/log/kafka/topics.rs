@@ -63,30 +63,40 @@ impl std::fmt::Display for Difference {
     }
 }
 
+/// The cluster's topics beside the list.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What differs.
+    pub differences: Vec<Difference>,
+    /// Topics of the list with a partition that one broker alone has.
+    pub unreplicated: Vec<String>,
+}
+
 /// Compares the list with the cluster.
 ///
 /// # Errors
 /// When the cluster does not answer.
-pub fn plan(kafka: &Kafka) -> Result<Vec<Difference>, LogError> {
+pub fn plan(kafka: &Kafka) -> Result<Plan, LogError> {
     let client: BaseProducer<WriterContext> =
         kafka.plain().create_with_context(WriterContext::default()).map_err(|e| classify("topics", &e))?;
     let metadata =
         client.client().fetch_metadata(None, ANSWER).map_err(|e| classify(&format!("the cluster at {}", kafka.settings.brokers), &e))?;
-    let has: BTreeMap<_, _> =
-        metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name(), t.partitions().len() as u32)).collect();
-    let mut differences = Vec::new();
+    let has: BTreeMap<_, _> = metadata.topics().iter().filter(|t| t.error().is_none()).map(|t| (t.name(), t.partitions())).collect();
+    let Plan { mut differences, mut unreplicated } = Plan::default();
     for (index, topic) in kafka.catalog.topics().iter().enumerate() {
         let (name, wants) = (kafka.name(index), topic.partitions);
-        match has.get(name.as_str()) {
+        let partitions = has.get(name.as_str());
+        if partitions.is_some_and(|all| all.iter().any(|p| p.replicas().len() < 2)) {
+            unreplicated.push(name.clone());
+        }
+        match partitions.map(|all| all.len() as u32) {
             None => differences.push(Difference::Missing { topic: name, partitions: wants }),
-            Some(&has) if has < wants => {
-                differences.push(Difference::TooFew { topic: name, has, wants, keyed: topic.role != Role::Output })
-            }
-            Some(&has) if has > wants => differences.push(Difference::TooMany { topic: name, has, wants }),
+            Some(has) if has < wants => differences.push(Difference::TooFew { topic: name, has, wants, keyed: topic.role != Role::Output }),
+            Some(has) if has > wants => differences.push(Difference::TooMany { topic: name, has, wants }),
             Some(_) => {}
         }
     }
-    Ok(differences)
+    Ok(Plan { differences, unreplicated })
 }
 
 /// Refuses to start on topics that are missing or of another partition count.
