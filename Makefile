@@ -37,7 +37,7 @@ simulate: ## more seeds through the simulation (SEEDS=1000), or one of them (SEE
 	@scripts/setup demo
 	@SEEDS=$(SEEDS) SEED=$(SEED) scripts/test --simulate $(ARGS)
 
-torture: ## processes killed, frozen, wiped, brokers restarted, answers lost (ROUNDS=100 SEED=1)
+torture: ## processes killed, frozen, wiped, the broker restarted and lost, answers lost (ROUNDS=100 SEED=1)
 	@scripts/setup test
 	@ROUNDS=$(ROUNDS) SEED=$(or $(SEED),1) scripts/test --torture $(ARGS)
 
