@@ -342,14 +342,8 @@ pub async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<(
     bail!("the topics were created, but the cluster does not show them all yet; try again")
 }
 
-/// Kafka does not end every transaction in a partition whose only broker is restarted.
 fn warn_of_unreplicated(topics: &[String]) {
     if let Some(first) = topics.first() {
-        tracing::warn!(
-            topics = topics.len(),
-            first,
-            "topics with one replica: when their broker is restarted under load, Kafka may show what it aborted, or hold back what it \
-             committed. Have three brokers and topics.replication 3 for orders and money, or the embedded log (docs/kafka.md)"
-        );
+        tracing::warn!(topics = topics.len(), first, "topics with one replica: {}", kafka::UNREPLICATED);
     }
 }

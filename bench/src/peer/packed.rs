@@ -39,11 +39,8 @@ impl Packed {
 
     /// Takes a count that was stored; at least 1.
     pub fn set(&mut self, number: u32, count: u32) {
-        match self.slot(number) {
-            Some(slot) => *slot = number << BITS | count.min(FREQUENT),
-            None => drop(self.frequent.insert(number, count)),
-        }
-        if count >= FREQUENT {
+        let slot = self.slot(number).map(|slot| *slot = number << BITS | count.min(FREQUENT));
+        if slot.is_none() || count >= FREQUENT {
             self.frequent.insert(number, count);
         }
     }
@@ -59,7 +56,7 @@ impl Packed {
         if number >> (u32::BITS - BITS) != 0 {
             return None;
         }
-        // Full to four fifths a search still ends within a cache line.
+        // Full to four fifths, a search that fails takes 13 steps on average (Knuth 1963), the slots of a cache line are 16.
         if self.slots.is_empty() || (self.taken + 1) * 5 > self.slots.len() * 4 {
             self.grow();
         }

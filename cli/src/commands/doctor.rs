@@ -16,7 +16,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tillflow_engine::log::kafka::{Difference, Plan, plan};
+use tillflow_engine::log::kafka::{Difference, Plan, UNREPLICATED, plan};
 use tillflow_schemas::{
     Catalog,
     registry::{self, Verdict},
@@ -212,8 +212,7 @@ fn kafka(config: &Config) -> Found {
     match (missing.len(), others.is_empty()) {
         (0, true) if !plan.unreplicated.is_empty() => warning(
             format!("{brokers} answers, gives transactions, and has every topic as declared; {} have one replica", plan.unreplicated.len()),
-            "Kafka does not end every transaction in such a topic when its broker is restarted under load: have three brokers and \
-             topics.replication 3 for orders and money, or the embedded log (docs/kafka.md)",
+            UNREPLICATED,
         ),
         (0, true) => fine(format!("{brokers} answers, gives transactions, and has every topic as declared")),
         (_, false) => failed(list(&others), "see `tillflow topics plan`"),

@@ -26,5 +26,5 @@ pub use drained::drained;
 pub use purge::Purging;
 pub use reader::KafkaReader;
 pub use stores::{Stores, TOMBSTONES_STAY};
-pub use topics::{Difference, Plan, apply, check, plan};
+pub use topics::{Difference, Plan, UNREPLICATED, apply, check, plan};
 pub use worker::KafkaLog;

@@ -170,7 +170,8 @@ impl Clients {
 ///
 /// Offsets carry the transactional id of the worker that committed them. A transaction of that id that is still open
 /// holds them back until it times out; initialising a producer of that id decides it at once, and its owner, should
-/// it wake, is fenced. Offsets are sent last: who fell asleep before that holds back the changelog alone.
+/// it wake, is fenced. Offsets are sent first: every transaction that is open on the changelog holds them back, too, and
+/// only its markers may come to one before the other.
 #[allow(clippy::too_many_arguments, reason = "the start of a thread, which owns what it uses")]
 fn settle(
     kafka: &Kafka,

@@ -63,6 +63,10 @@ impl std::fmt::Display for Difference {
     }
 }
 
+/// What is to be known of topics with one replica: docs/decisions/hanging-transactions.md.
+pub const UNREPLICATED: &str = "when the broker of a topic with one replica is restarted under load, Kafka may show what it aborted, or hold back what it committed; \
+                                have three brokers and topics.replication 3 for orders and money, or the embedded log (docs/kafka.md)";
+
 /// The cluster's topics beside the list.
 #[derive(Debug, Default)]
 pub struct Plan {
