@@ -66,7 +66,7 @@ fn consumed_records_between_the_groups_go_and_nothing_is_processed_twice() {
     assert_eq!(broken_invariants_of(&workload.lines, &expected), Vec::<String>::new());
 
     let mut settings = shop.cluster.settings.as_ref().clone();
-    settings.purging = Purging { every: Duration::ZERO, records: 20 };
+    settings.purging = Purging { every: Duration::ZERO, records: 1 };
     let cluster = Cluster::new(settings, &shop.cluster.catalog);
     let config = EngineConfig { idle_clock: false, wait_for_input: None, ..EngineConfig::default() };
     let groups = tillflow_processors::groups(&serde_json::Map::new());

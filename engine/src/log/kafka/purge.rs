@@ -36,36 +36,34 @@ type Before = BTreeMap<TopicPartition, i64>;
 /// A worker's deletions.
 pub struct Purge {
     kafka: Kafka,
+    consumed: Before,
     done: Before,
     asked: Instant,
     under_way: Option<JoinHandle<Before>>,
 }
 
 impl Purge {
-    /// Nothing was deleted yet.
+    /// Nothing was consumed or deleted yet.
     pub fn new(kafka: &Kafka) -> Self {
-        Self { kafka: kafka.clone(), done: Before::new(), asked: Instant::now(), under_way: None }
+        Self { kafka: kafka.clone(), consumed: Before::new(), done: Before::new(), asked: Instant::now(), under_way: None }
     }
 
-    /// Has the cluster delete what was consumed, once that is worth while; never waits.
+    /// Learns what was consumed, for [`Self::go_on`].
     pub fn consumed(&mut self, before: &[(TopicPartition, i64)]) {
+        self.consumed.extend(before.iter().copied());
+    }
+
+    /// Has the cluster delete what was consumed, once that is worth while; never waits. To be called also when nothing is
+    /// consumed any more: the last records come while the request before is under way, or sooner than the next is due.
+    pub fn go_on(&mut self) {
         let Purging { every, records } = self.kafka.settings.purging;
-        if self.asked.elapsed() < every {
+        if self.asked.elapsed() < every || self.under_way.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
-        match self.under_way.take() {
-            Some(thread) if !thread.is_finished() => {
-                self.under_way = Some(thread);
-                return;
-            }
-            Some(thread) => self.done.extend(thread.join().unwrap_or_default()),
-            None => {}
+        if let Some(thread) = self.under_way.take() {
+            self.done.extend(thread.join().unwrap_or_default());
         }
-        let more = |(at, offset): &(TopicPartition, i64)| offset - self.done.get(at).unwrap_or(&0);
-        let news: Before = before.iter().filter(|b| more(b) > 0).copied().collect();
-        if before.iter().map(more).filter(|n| *n > 0).sum::<i64>() < records {
-            return;
-        }
+        let Some(news) = worth_while(&self.consumed, &self.done, records) else { return };
         self.asked = Instant::now();
         let kafka = self.kafka.clone();
         self.under_way = Some(std::thread::spawn(move || match delete(&kafka, &news) {
@@ -76,6 +74,14 @@ impl Purge {
             }
         }));
     }
+}
+
+/// What is consumed and not deleted, where that is at least so many records.
+fn worth_while(consumed: &Before, done: &Before, records: i64) -> Option<Before> {
+    let more = |at, offset: i64| offset - done.get(at).unwrap_or(&0);
+    let news: Before = consumed.iter().filter(|(at, offset)| more(at, **offset) > 0).map(|(at, offset)| (*at, *offset)).collect();
+    let sum: i64 = news.iter().map(|(at, offset)| more(at, *offset)).sum();
+    (sum >= records.max(1)).then_some(news)
 }
 
 /// Deletes; returns what the cluster did delete.
@@ -100,4 +106,21 @@ fn delete(kafka: &Kafka, before: &Before) -> Result<Before, String> {
         }
     }
     Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deleting_waits_until_enough_more_is_consumed_in_all() {
+        let before = |offsets: [i64; 2]| -> Before { (0..).map(|partition| TopicPartition { topic: 0, partition }).zip(offsets).collect() };
+        let news = |consumed, done, records| worth_while(&before(consumed), &before(done), records);
+        assert_eq!(news([9, 10], [0, 0], 20), None);
+        assert_eq!(news([10, 10], [0, 0], 20), Some(before([10, 10])));
+        assert_eq!(news([10, 10], [10, 10], 0), None, "nothing to delete is never worth while");
+        assert_eq!(news([30, 10], [10, 10], 20).map(|n| n.len()), Some(1), "only what is new is asked for");
+        // Less than what is deleted already (inputs were rewound) does not count against the rest.
+        assert_eq!(news([5, 30], [10, 10], 20).map(|n| n.len()), Some(1));
+    }
 }

@@ -202,6 +202,7 @@ impl Log for KafkaLog {
         if self.looked.elapsed() >= due {
             self.look_at_ends();
             self.stores.flush_sometimes();
+            self.purge.go_on();
             self.looked = Instant::now();
             if polled.changes.is_empty() {
                 self.watch_group()?;
