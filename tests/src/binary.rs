@@ -381,29 +381,35 @@ impl Tillflow {
     }
 }
 
-/// The binary of this workspace, built if need be. A hard link of it in this process's own directory: another build
-/// meanwhile replaces the name, not the file.
+/// The binary of this workspace: the one beside this program, which was built with it, or, for tests, built if need be. A hard
+/// link of it in this process's own directory: another build meanwhile replaces the name, not the file.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<(PathBuf, Scratch)> = OnceLock::new();
     let (path, _) = BINARY.get_or_init(|| {
-        let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        // The same selection as everywhere else, so that no dependency is built with other features.
-        let mut command = Command::new(cargo);
-        command.current_dir(workspace).args(["build", "--locked", "--workspace", "--bins", "--message-format=json"]);
-        let output = command.output().expect("cargo runs");
-        assert!(output.status.success(), "tillflow isn't built:\n{}", String::from_utf8_lossy(&output.stderr));
-        let messages = String::from_utf8_lossy(&output.stdout);
-        let executable = messages
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "tillflow")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the binary");
         let directory = scratch("binary");
         let path = directory.join("tillflow");
+        let beside = std::env::current_exe().ok().map(|program| program.with_file_name("tillflow")).filter(|path| path.is_file());
+        let executable = beside.unwrap_or_else(built);
         fs::hard_link(&executable, &path).or_else(|_| fs::copy(&executable, &path).map(|_| ())).expect("the binary");
         (path, directory)
     });
     path
+}
+
+/// The binary as cargo builds it.
+fn built() -> PathBuf {
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The same selection as everywhere else, so that no dependency is built with other features.
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace).args(["build", "--locked", "--workspace", "--bins", "--message-format=json"]);
+    let output = command.output().expect("cargo runs");
+    assert!(output.status.success(), "tillflow isn't built:\n{}", String::from_utf8_lossy(&output.stderr));
+    let messages = String::from_utf8_lossy(&output.stdout);
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "tillflow")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the binary")
 }
