@@ -84,6 +84,8 @@ pub struct OpenStores {
     /// When they were last looked at, and at which position each stood then.
     looked: Timestamp,
     positions: BTreeMap<u32, i64>,
+    /// When each was opened: what is restored then holds all that the changelog held at that time.
+    opened: BTreeMap<u32, Timestamp>,
 }
 
 impl OpenStores {
@@ -96,6 +98,7 @@ impl OpenStores {
             flushed: Instant::now(),
             looked: Timestamp::wall(),
             positions: BTreeMap::new(),
+            opened: BTreeMap::new(),
         }
     }
 
@@ -114,6 +117,7 @@ impl OpenStores {
         let path = self.stores.directory(self.group, partition);
         let mut directory = self.directory(&path)?;
         let mut offset = position(&directory)?;
+        let opened = Timestamp::wall();
         // Asked once the store is this worker's alone: until then another one of this process may have committed, which
         // moves both.
         let end = end()?;
@@ -137,6 +141,7 @@ impl OpenStores {
             offset = 0;
         }
         self.positions.insert(partition, offset);
+        self.opened.insert(partition, opened);
         let mut backend = directory.backend("default", &[], Durability::Volatile);
         if let Some(id) = id
             && made_from(&directory)?.is_none()
@@ -180,10 +185,19 @@ impl OpenStores {
         self.close(&all);
     }
 
-    /// Begins to flush a store that was restored: a process that crashes again and again would otherwise read ever more of
-    /// the changelog.
+    /// Notes how late a store that was restored is, and begins to flush it: a process that crashes again and again would
+    /// otherwise read ever more of the changelog, and, a minute later, ask for how long tombstones stay there, whenever it starts.
     pub fn restored(&self, partition: u32) {
+        if let Some((directory, at)) = self.open.get(&partition).zip(self.opened.get(&partition))
+            && let Err(e) = note(directory, *at)
+        {
+            self.not_noted(partition, &e);
+        }
         self.flush_soon(partition);
+    }
+
+    fn not_noted(&self, partition: u32, e: &StateError) {
+        tracing::warn!(group = self.group, partition, "noting when the store was written: {e}");
     }
 
     /// Begins to flush stores now and then, to keep the tail short that a crash leaves to be read again. Nobody waits for the disk.
@@ -205,18 +219,15 @@ impl OpenStores {
     /// Notes of all stores that have moved since the last look that they were written to at that look: a process may
     /// have stood still for days between its last commit and now.
     fn note_time(&mut self) {
-        let at = self.looked.millis().to_be_bytes();
+        let at = self.looked;
         self.looked = Timestamp::wall();
         for (number, directory) in &self.open {
             let noted = position(directory).and_then(|now| {
-                if self.positions.insert(*number, now) != Some(now) {
-                    let row = (WRITTEN, Some(at.as_slice()));
-                    directory.backend("default", &[], Durability::Volatile).apply(&mut std::iter::once(row))?;
-                }
-                Ok(())
+                let has_moved = self.positions.insert(*number, now) != Some(now);
+                if has_moved { note(directory, at) } else { Ok(()) }
             });
             if let Err(e) = noted {
-                tracing::warn!(group = self.group, partition = number, "noting when the store was written: {e}");
+                self.not_noted(*number, &e);
             }
         }
     }
@@ -226,6 +237,11 @@ impl Drop for OpenStores {
     fn drop(&mut self) {
         self.close_all();
     }
+}
+
+fn note(directory: &Directory, at: Timestamp) -> Result<(), StateError> {
+    let at = at.millis().to_be_bytes();
+    directory.backend("default", &[], Durability::Volatile).apply(&mut std::iter::once((WRITTEN, Some(at.as_slice()))))
 }
 
 fn written(directory: &Directory) -> Result<Option<Timestamp>, StateError> {
@@ -271,6 +287,33 @@ mod tests {
         };
         let opened = open.open(3, changelog, end, None, || TOMBSTONES_STAY).unwrap();
         assert_eq!(opened.changelog.unwrap().offset, 0);
+    }
+
+    #[test]
+    fn a_restored_store_is_not_asked_about_again_soon_though_it_is_killed_before_its_next_flush() {
+        let files = tempfile::tempdir().unwrap();
+        let stores = Stores::open(files.path(), &Shared::new(1 << 20, 1 << 20)).unwrap();
+        let changelog = TopicPartition { topic: 0, partition: 3 };
+        let mut asked = 0;
+        let mut open = |open: &mut OpenStores| {
+            let stay = || {
+                asked += 1;
+                TOMBSTONES_STAY
+            };
+            open.open(3, changelog, || Ok(20), None, stay).unwrap();
+            asked
+        };
+        let mut life = OpenStores::new(&stores, "customers");
+        assert_eq!(open(&mut life), 0, "a new store has missed nothing");
+        let directory = life.open.get(&3).unwrap();
+        let long_ago = Timestamp::from_millis(Timestamp::wall().millis() - 2 * OF_LATE.as_millis() as i64);
+        note(directory, long_ago).unwrap();
+        let position = 10_i64.to_be_bytes();
+        directory.backend("default", &[], Durability::Volatile).apply(&mut std::iter::once((POSITION, Some(position.as_slice())))).unwrap();
+        assert_eq!(open(&mut life), 1);
+        assert_eq!(open(&mut life), 2, "it was not restored");
+        life.restored(3);
+        assert_eq!(open(&mut life), 2);
     }
 
     #[test]
