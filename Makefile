@@ -69,6 +69,7 @@ setup: ## install what building and testing need, and nothing that is there
 
 clean: ## remove what was built of this project's own crates; RocksDB and librdkafka stay built
 	@cargo clean --workspace
+	@cargo clean --workspace --release
 	@rm -rf tillflow-data
 
 clean-all: ## remove the whole build and test cache, Kafka included

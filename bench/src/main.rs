@@ -60,7 +60,7 @@ struct Arguments {
     /// Events that Kafka Streams takes of them, which needs minutes for more.
     #[arg(long, default_value_t = 300_000)]
     streams_events: u64,
-    /// Events that the broker is drained of before, uncounted: Java compiles while it runs.
+    /// Events that the broker is drained of before, uncounted: Java compiles while it runs. 0 for none.
     #[arg(long, default_value_t = 200_000)]
     warm_up: u64,
     /// Where the figures go, as JSON.
@@ -155,7 +155,9 @@ fn told() -> EnvFilter {
 fn compare(arguments: &Arguments) -> Result<()> {
     // A cleaner that is at work in one run and not in the other would be a difference nobody asked for.
     let kafka = Kafka::setup().for_load().heap_mb(1_024).property("log.cleaner.enable", "false").start();
-    warm_up(&kafka, arguments)?;
+    if arguments.warm_up > 0 {
+        warm_up(&kafka, arguments)?;
+    }
     let prefix = kafka.prefix();
     run::create_topics(&kafka, &prefix, &[Mode::Exact, Mode::Bounded])?;
     let events = run::input(&prefix, "user_event")?;
@@ -182,13 +184,13 @@ fn compare(arguments: &Arguments) -> Result<()> {
         figures.insert(contender.key(), drained);
     }
     let figures = json!({
-        "events": arguments.events, "users": arguments.users, "products": arguments.products, "workers": arguments.workers, "warm_up": arguments.warm_up,
-        "bytes": bytes, "drain": figures,
+        "events": arguments.events, "users": arguments.users, "products": arguments.products, "workers": arguments.workers,
+        "warm_up": arguments.warm_up, "bytes": bytes, "drain": figures,
     });
     figures::keep(&arguments.json, figures)
 }
 
-/// Has the broker do once all that it does for those who are measured: whoever came first had to wait for Java's compiler.
+/// Has the broker do once what it does for the copy and the peers' job: who comes first would have to wait for Java's compiler.
 fn warm_up(kafka: &Kafka, arguments: &Arguments) -> Result<()> {
     let prefix = kafka.prefix();
     run::create_topics(kafka, &prefix, &[Mode::Exact])?;

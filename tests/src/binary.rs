@@ -381,8 +381,8 @@ impl Tillflow {
     }
 }
 
-/// The binary of this workspace: the one beside this program, which was built with it, or, for tests, built if need be. A hard
-/// link of it in this process's own directory: another build meanwhile replaces the name, not the file.
+/// The binary of this workspace: the one beside this program, as where `scripts/bench` has built both, or, for tests, built if
+/// need be. A hard link of it in this process's own directory: another build meanwhile replaces the name, not the file.
 fn binary() -> &'static Path {
     static BINARY: OnceLock<(PathBuf, Scratch)> = OnceLock::new();
     let (path, _) = BINARY.get_or_init(|| {

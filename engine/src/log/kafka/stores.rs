@@ -84,7 +84,7 @@ pub struct OpenStores {
     /// When they were last looked at, and at which position each stood then.
     looked: Timestamp,
     positions: BTreeMap<u32, i64>,
-    /// When each was opened: what is restored then holds all that the changelog held at that time.
+    /// When each was opened that is not restored yet: once it is, it holds all that the changelog held at that time.
     opened: BTreeMap<u32, Timestamp>,
 }
 
@@ -187,9 +187,10 @@ impl OpenStores {
 
     /// Notes how late a store that was restored is, and begins to flush it: a process that crashes again and again would
     /// otherwise read ever more of the changelog, and, a minute later, ask for how long tombstones stay there, whenever it starts.
-    pub fn restored(&self, partition: u32) {
-        if let Some((directory, at)) = self.open.get(&partition).zip(self.opened.get(&partition))
-            && let Err(e) = note(directory, *at)
+    /// Told again, as after an aborted transaction, it notes nothing: the store may be days younger than when it was opened.
+    pub fn restored(&mut self, partition: u32) {
+        if let Some((directory, at)) = self.open.get(&partition).zip(self.opened.remove(&partition))
+            && let Err(e) = note(directory, at)
         {
             self.not_noted(partition, &e);
         }
@@ -314,6 +315,19 @@ mod tests {
         assert_eq!(open(&mut life), 2, "it was not restored");
         life.restored(3);
         assert_eq!(open(&mut life), 2);
+    }
+
+    #[test]
+    fn inputs_that_start_again_after_an_abort_make_no_store_older_than_it_is() {
+        let files = tempfile::tempdir().unwrap();
+        let stores = Stores::open(files.path(), &Shared::new(1 << 20, 1 << 20)).unwrap();
+        let mut open = OpenStores::new(&stores, "customers");
+        open.open(3, TopicPartition { topic: 0, partition: 3 }, || Ok(0), None, || TOMBSTONES_STAY).unwrap();
+        open.restored(3);
+        let later = Timestamp::wall().plus(Duration::from_secs(24 * 3_600));
+        note(open.open.get(&3).unwrap(), later).unwrap();
+        open.restored(3);
+        assert_eq!(written(open.open.get(&3).unwrap()).unwrap(), Some(later));
     }
 
     #[test]
