@@ -1,5 +1,5 @@
 //! A task that can't run yet, since somebody's transaction on its changelog or its offsets is still open, does not hold
-//! up the other tasks of its worker.
+//! up the other tasks of its worker; and a start does not wait for nothing.
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -16,6 +16,8 @@ use tillflow_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
+/// Starts after which it is no chance any more that nobody asked in vain.
+const STARTS: usize = 6;
 
 /// A shop whose first sixteen orders have counted, stopped, and the partition of user `u1`.
 fn stopped_shop(kafka: &Kafka, prefix: &str) -> (Tillflow, i32) {
@@ -56,6 +58,28 @@ fn the_others_go_on(mut shop: Tillflow, kafka: &Kafka, prefix: &str, held: i32, 
     shop.wait_until_ready();
     assert_eq!(earned(kafka, prefix), (0..200).collect::<Vec<_>>());
     assert!(shop.stop().success(), "{}", shop.stderr());
+}
+
+/// Asked without a connection, librdkafka looks for the coordinator in vain, and again only after half a second.
+#[test]
+fn who_starts_is_connected_before_it_asks_for_its_transactional_ids() {
+    let kafka = Kafka::shared();
+    let shop = Tillflow::run().on_kafka(&kafka.bootstrap(), &kafka.prefix(), "one").env("RUST_LOG", "tillflow_engine=debug");
+    let mut shop = shop.within(LIMIT).spawn();
+    let said = |shop: &Tillflow, words: &[&str]| shop.stderr().lines().filter(|l| words.iter().all(|w| l.contains(w))).count();
+    let in_vain = |shop: &Tillflow| said(shop, &["asking again", "Timed out"]);
+    shop.wait_until_ready();
+    assert!(shop.stop().success(), "{}", shop.stderr());
+    // The first start may have waited for the coordinator's own topic.
+    let (joined, before) = (said(&shop, &["joining"]), in_vain(&shop));
+    for _ in 0..STARTS {
+        shop.start_again();
+        shop.wait_until_ready();
+        assert!(shop.stop().success(), "{}", shop.stderr());
+    }
+    assert!(said(&shop, &["joining"]) >= joined + 2 * STARTS, "each group asks once a start: {}", shop.stderr());
+    // A busy machine may still be late with an answer.
+    assert!(in_vain(&shop) <= before + STARTS / 2, "{}", shop.stderr());
 }
 
 #[test]

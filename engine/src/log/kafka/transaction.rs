@@ -7,7 +7,8 @@ use super::{
 };
 use crate::log::{CommitError, LogError, NewRecord, Positions, TaskCommit, TopicPartition, Transaction};
 use rdkafka::{
-    Offset, TopicPartitionList,
+    ClientContext, Offset, TopicPartitionList,
+    client::Client,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
@@ -23,9 +24,11 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(12);
 /// Where a former life left a transaction open, the coordinator ends it, which takes some tens of milliseconds, and says
 /// meanwhile that it is not ready. librdkafka asks again after half a second; a new client asks at once.
-const AGAIN_AFTER: Duration = Duration::from_millis(150);
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Or after so many times what the connection took: the coordinator has to be found, connected to and asked.
+const CONNECTIONS: u32 = 4;
 /// How often a new client asks before the last one waits for as long as it takes.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 12;
 /// Where a coordinator keeps its transactions, and how long it may take to read them.
 const COORDINATORS_LOG: &str = "__transaction_state";
 const LOADING: Duration = Duration::from_secs(180);
@@ -311,14 +314,16 @@ fn undecided(before: &str, error: LogError) -> CommitError {
 /// A producer that has taken `id` over: what a former holder left open is ended, and that one is fenced.
 pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext>, LogError> {
     let what = || format!("transactional id {id}");
-    let mut attempts = std::iter::repeat_n(AGAIN_AFTER, ATTEMPTS).chain([PATIENCE]);
+    let mut trials = 0..ATTEMPTS;
     loop {
-        let patience = attempts.next();
         let producer: BaseProducer<WriterContext> =
             kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
-        match producer.init_transactions(patience.unwrap_or(PATIENCE)) {
+        // Brokers that can't be reached are waited for, and named, by what follows.
+        let connected = connect(producer.client()).inspect_err(|e| tracing::debug!(id, "not connected: {e}"));
+        let brief = connected.ok().filter(|_| trials.next().is_some()).map(|took| AGAIN_AFTER.max(took * CONNECTIONS));
+        match producer.init_transactions(brief.unwrap_or(PATIENCE)) {
             Ok(()) => return Ok(producer),
-            Err(e) if patience == Some(AGAIN_AFTER) && passes(&e) => tracing::debug!(id, "asking again: {e}"),
+            Err(e) if brief.is_some() && passes(&e) => tracing::debug!(id, "asking again: {e}"),
             Err(e) => {
                 return Err(match producer.client().fatal_error() {
                     Some((cause, _)) => classify(&what(), &KafkaError::Global(cause)),
@@ -327,6 +332,16 @@ pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext
             }
         }
     }
+}
+
+/// Connects a client to a broker, and says how long that took. Without a connection it would look for the coordinator in vain,
+/// and only after half a second again. The first answer about the cluster ends the connection that it came on, since librdkafka
+/// 2.10: bootstrap servers are given up for the brokers that they name. So it is asked for twice.
+fn connect<C: ClientContext>(client: &Client<C>) -> KafkaResult<Duration> {
+    client.fetch_metadata(None, A_MOMENT)?;
+    let known = Instant::now();
+    client.fetch_metadata(None, A_MOMENT)?;
+    Ok(known.elapsed())
 }
 
 /// As [`initialised`], and waits for brokers that are away for a while, and for a coordinator that reads its log after a crash:
