@@ -1,5 +1,5 @@
-//! When a busy worker commits: by time and by size; and that its tasks tell their watermarks together. The real worker on the
-//! simulated cluster, where time passes only as this lets it.
+//! When a busy worker commits, by time and by size; which offsets it tells; and that its tasks tell their watermarks together. The
+//! real worker on the simulated cluster, where time passes only as this lets it.
 
 use serde_json::{Map, json};
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -207,6 +207,25 @@ fn a_busy_worker_commits_sooner_when_enough_bytes_wait() {
     assert_eq!(commits(&turns), [3, 6, 9, 12, 15, 18, TURNS], "{turns:?}");
     // However little may wait, each turn is committed, and whole.
     assert_eq!(commits(&over_the_backlog(NEVER, 1, Duration::ZERO)), (1..=TURNS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_commit_tells_the_offsets_of_all_inputs_once_and_then_of_those_that_went_on() {
+    let mut stand = Stand::new(1, &[echo()], EngineConfig::default(), Duration::ZERO);
+    let mut told = vec![0];
+    for n in 0..10 {
+        stand.event(0, "u", BEGIN.plus(TURN * n));
+        let before = stand.commits();
+        while stand.commits() == before {
+            stand.clock.advance(TURN);
+            stand.sim.0.lock().tick();
+            stand.turn();
+        }
+        assert_eq!(stand.commits(), before + 1);
+        told.push(stand.sim.0.lock().counts["an offset committed"]);
+    }
+    let each: Vec<_> = told.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(each[0] > 1 && each[1..].iter().all(|n| *n == 1), "{each:?}");
 }
 
 #[test]

@@ -25,7 +25,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tillflow_schemas::Timestamp;
-use tillflow_tests::{Kafka, Redis, Tillflow, cluster::Shop, until};
+use tillflow_tests::{
+    Kafka, Redis, Tillflow,
+    cluster::{PARTITIONS, Shop},
+    until,
+};
 use tokio::runtime::Runtime;
 use traffic::Traffic;
 
@@ -54,6 +58,9 @@ pub struct Latency {
     /// On which logs.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kafka,embedded")]
     log: Vec<Log>,
+    /// Partitions a topic. A commit asks the brokers for each of those that it writes to, one after the other.
+    #[arg(long, default_value_t = PARTITIONS)]
+    partitions: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,25 +112,25 @@ impl Latency {
         heading();
         let mut rows = Vec::new();
         for log in &self.log {
-            let mut shop = Running::start(*log)?;
+            let mut shop = Running::start(*log, self.partitions)?;
             // From the highest on: a broker that has just started compiles for a while, and by then has compiled.
             for rate in self.rate.iter().copied().collect::<BTreeSet<_>>().into_iter().rev() {
                 rows.extend(shop.measure(self, rate)?);
             }
         }
-        figures::keep(json, json!({ "latency": rows }))
+        figures::keep(json, json!({ "latency": rows, "latency_partitions": self.partitions }))
     }
 }
 
 impl Running {
-    fn start(log: Log) -> Result<Self> {
+    fn start(log: Log, partitions: u32) -> Result<Self> {
         let redis = Redis::start();
-        let run = Tillflow::run().set("redis.url", redis.url()).within(LONG);
+        let run = Tillflow::run().set("redis.url", redis.url()).set("topics.partitions", partitions).within(LONG);
         let (products, stock, orders) = (traffic::products(), traffic::stock(), traffic::orders());
         let (tillflow, kafka) = match log {
             Log::Kafka => {
                 let kafka = Kafka::setup().for_load().heap_mb(1_024).start();
-                let shop = Shop::new(&kafka, &kafka.bootstrap());
+                let shop = Shop::with_partitions(&kafka, &kafka.bootstrap(), partitions);
                 let tillflow = run.on_kafka(&kafka.bootstrap(), &shop.prefix, "bench").spawn();
                 let text = |records: Vec<(String, Value)>| records.into_iter().map(|(id, record)| (id, record.to_string()));
                 kafka.send(&shop.topic("products"), text(products));

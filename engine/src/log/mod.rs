@@ -68,8 +68,8 @@ pub struct NewRecord {
 pub struct TaskCommit<'a> {
     /// The task's partition.
     pub partition: u32,
-    /// Positions of its inputs: the next offset to be processed. Never empty, since the offsets are what fences a
-    /// replaced worker.
+    /// Positions of inputs: the next offset to be processed. At first of all, then of those that went on; never empty, since the
+    /// offsets are what fences a replaced worker.
     pub offsets: Vec<(TopicPartition, i64)>,
     /// Its changed rows, last write a key.
     pub rows: Vec<(&'a [u8], Option<&'a [u8]>)>,

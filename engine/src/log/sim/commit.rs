@@ -235,6 +235,7 @@ impl SimLog {
                 return Ok(());
             }
         }
+        self.world(|w| offsets.iter().for_each(|_| w.count("an offset committed")));
         let writer = self.enlist(None, true)?;
         let offsets = offsets.into_iter().map(|(at, offset)| (at, Committed { offset, writer: self.id.clone() })).collect();
         let taken = self.world(|w| {

@@ -74,6 +74,8 @@ pub struct Partition {
     raw: Vec<NewRecord>,
     /// Whether it is committed that this instance owns the task, where that is stated at all.
     claimed: bool,
+    /// Whether this owner has committed the positions of all inputs.
+    told: bool,
     /// Whether positions moved since the last commit.
     moved: bool,
     /// Counts of this task's group and of the topics it emits to: looking them up costs as much as a small record.
@@ -119,6 +121,7 @@ impl Partition {
             stands_since: None,
             raw: Vec::new(),
             claimed: shared.config.claimant.is_none(),
+            told: false,
             moved: false,
             counters: Counters::new(task_group, &shared.metrics),
             processed: 0,

@@ -3,7 +3,7 @@
 use super::Partition;
 use crate::{
     log::{Log, TopicPartition},
-    worker::meta::Meta,
+    worker::{input::Input, meta::Meta},
 };
 use tillflow_schemas::{Role, Timestamp};
 use tillflow_state::StateError;
@@ -91,9 +91,13 @@ impl Partition {
         }
     }
 
-    /// Positions of all inputs, for the transaction.
+    /// Positions for the transaction: in a task's first all of them, since beside each stands who committed it; then of inputs
+    /// that went on, and of one at least.
     pub fn offsets(&self) -> Vec<(TopicPartition, i64)> {
-        self.inputs.iter().map(|i| (i.at, i.position)).collect()
+        let stands = |i: &Input| self.told && self.committed.offsets.get(self.topic_name(i.at)).copied().unwrap_or(0) == i.position;
+        let moved: Vec<_> = self.inputs.iter().filter(|i| !stands(i)).collect();
+        let any = self.inputs.first().filter(|_| moved.is_empty());
+        moved.into_iter().chain(any).map(|i| (i.at, i.position)).collect()
     }
 
     /// Inputs that only Tillflow writes, with the offset below which they are consumed once this commit is through.
@@ -105,6 +109,7 @@ impl Partition {
     pub fn committed(&mut self) {
         self.committed = self.meta();
         self.claimed = true;
+        self.told = true;
         self.moved = false;
     }
 }
