@@ -78,7 +78,6 @@ impl Cluster {
                 r if r.contains("broker is gone") => "process ended: the broker is gone",
                 r if r.contains("no space") => "process ended: disk full",
                 r if r.contains("do not become stable") => "process ended: offsets not stable",
-                r if r.contains("in use") => "process ended: its data directory is in use",
                 _ => "process ended: other",
             });
         }

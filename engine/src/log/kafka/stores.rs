@@ -18,8 +18,9 @@ use tillflow_state::{Backend, Directory, Durability, Read, Shared, StateError, S
 /// How often stores are flushed: after a crash at most this much of the changelog is read again.
 const FLUSH_EVERY: Duration = Duration::from_secs(10);
 
-/// How long a query may hold a store that is to be opened again.
-const HELD_AT_MOST: Duration = Duration::from_secs(10);
+/// How long a query may hold a store that is to be opened again. Whoever holds it longer is not waited for here, since other
+/// tasks have to go on.
+const HELD_AT_MOST: Duration = Duration::from_millis(100);
 
 /// For how long a changelog keeps tombstones: its `delete.retention.ms` when we create it.
 pub const TOMBSTONES_STAY: Duration = Duration::from_secs(24 * 3_600);
@@ -156,13 +157,21 @@ impl OpenStores {
         })
     }
 
-    /// Opens a store, which a query may hold for a moment longer than its task: the data directory is this process's own.
-    fn directory(&self, path: &Path) -> Result<Directory, StateError> {
+    /// Opens a store. The data directory is this process's own; but a query may hold a store for a moment longer than its task,
+    /// and another worker until it hears that the task is no longer its own: not before its commit is over, which may wait for
+    /// brokers for half a minute.
+    fn directory(&self, path: &Path) -> Result<Directory, LogError> {
         let started = Instant::now();
         loop {
             match Directory::open(path, &[], &self.stores.shared) {
                 Err(StateError::Held { .. }) if started.elapsed() < HELD_AT_MOST => std::thread::sleep(Duration::from_millis(10)),
-                opened => return opened,
+                Err(StateError::Held { path }) => {
+                    let path = path.display();
+                    return Err(LogError::Unavailable(format!(
+                        "{path} is still open in this process: another worker commits, or a query reads"
+                    )));
+                }
+                opened => return Ok(opened?),
             }
         }
     }
@@ -288,6 +297,19 @@ mod tests {
         };
         let opened = open.open(3, changelog, end, None, || TOMBSTONES_STAY).unwrap();
         assert_eq!(opened.changelog.unwrap().offset, 0);
+    }
+
+    #[test]
+    fn a_store_that_another_worker_has_not_given_up_yet_is_waited_for() {
+        let files = tempfile::tempdir().unwrap();
+        let stores = Stores::open(files.path(), &Shared::new(1 << 20, 1 << 20)).unwrap();
+        let (mut old, mut new) = (OpenStores::new(&stores, "customers"), OpenStores::new(&stores, "customers"));
+        let open = |by: &mut OpenStores| by.open(3, TopicPartition { topic: 0, partition: 3 }, || Ok(0), None, || TOMBSTONES_STAY);
+        open(&mut old).unwrap();
+        let Err(LogError::Unavailable(why)) = open(&mut new) else { panic!("it is not waited for") };
+        assert!(why.contains("customers-3"), "{why}");
+        old.close(&[3]);
+        open(&mut new).unwrap();
     }
 
     #[test]

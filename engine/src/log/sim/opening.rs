@@ -7,7 +7,7 @@ use crate::log::{
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tillflow_schemas::Timestamp;
-use tillflow_state::{StateError, Store};
+use tillflow_state::Store;
 
 /// How long committed offsets may take to become stable before the one who holds them back is fenced.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -39,7 +39,9 @@ impl SimLog {
         {
             let mut disk = disk.write();
             if disk.holder.is_some_and(|h| h != self.client) {
-                return Err(StateError::Held { path: format!("{machine}/{}-{partition}", self.group).into() }.into());
+                drop(disk);
+                world.count("a store that another worker of the process still held");
+                return Err(LogError::Unavailable(format!("{machine}/{}-{partition} is still open", self.group)));
             }
             disk.holder = Some(self.client);
             if disk.was_flushed && disk.position() == 0 {
