@@ -190,7 +190,7 @@ fn compare(arguments: &Arguments) -> Result<()> {
     figures::keep(&arguments.json, figures)
 }
 
-/// Has the broker do once what it does for the copy and the peers' job: who comes first would have to wait for Java's compiler.
+/// Has the broker do once what it does for the copy and the peers' job: Java compiles while it runs.
 fn warm_up(kafka: &Kafka, arguments: &Arguments) -> Result<()> {
     let prefix = kafka.prefix();
     run::create_topics(kafka, &prefix, &[Mode::Exact])?;

@@ -20,7 +20,7 @@ const FLUSH_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a query may hold a store that is to be opened again. Whoever holds it longer is not waited for here, since other
 /// tasks have to go on.
-const HELD_AT_MOST: Duration = Duration::from_millis(100);
+const HELD_AT_MOST: Duration = Duration::from_millis(20);
 
 /// For how long a changelog keeps tombstones: its `delete.retention.ms` when we create it.
 pub const TOMBSTONES_STAY: Duration = Duration::from_secs(24 * 3_600);
@@ -164,7 +164,7 @@ impl OpenStores {
         let started = Instant::now();
         loop {
             match Directory::open(path, &[], &self.stores.shared) {
-                Err(StateError::Held { .. }) if started.elapsed() < HELD_AT_MOST => std::thread::sleep(Duration::from_millis(10)),
+                Err(StateError::Held { .. }) if started.elapsed() < HELD_AT_MOST => std::thread::sleep(Duration::from_millis(5)),
                 Err(StateError::Held { path }) => {
                     let path = path.display();
                     return Err(LogError::Unavailable(format!(

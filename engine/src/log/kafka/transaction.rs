@@ -318,9 +318,11 @@ pub fn initialised(kafka: &Kafka, id: &str) -> Result<BaseProducer<WriterContext
     loop {
         let producer: BaseProducer<WriterContext> =
             kafka.transactional(id).create_with_context(WriterContext::default()).map_err(|e| classify(&what(), &e))?;
-        // Brokers that can't be reached are waited for, and named, by what follows.
-        let connected = connect(producer.client()).inspect_err(|e| tracing::debug!(id, "not connected: {e}"));
-        let brief = connected.ok().filter(|_| trials.next().is_some()).map(|took| AGAIN_AFTER.max(took * CONNECTIONS));
+        let brief = match connect(producer.client()) {
+            Ok(took) => trials.next().map(|_| AGAIN_AFTER.max(took * CONNECTIONS)),
+            // Brokers that can't be reached are waited for, and named, by what follows.
+            Err(_) => None,
+        };
         match producer.init_transactions(brief.unwrap_or(PATIENCE)) {
             Ok(()) => return Ok(producer),
             Err(e) if brief.is_some() && passes(&e) => tracing::debug!(id, "asking again: {e}"),

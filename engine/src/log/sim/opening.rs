@@ -39,7 +39,6 @@ impl SimLog {
         {
             let mut disk = disk.write();
             if disk.holder.is_some_and(|h| h != self.client) {
-                drop(disk);
                 world.count("a store that another worker of the process still held");
                 return Err(LogError::Unavailable(format!("{machine}/{}-{partition} is still open", self.group)));
             }
