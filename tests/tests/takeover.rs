@@ -1,5 +1,5 @@
 //! A task that can't run yet, since somebody's transaction on its changelog or its offsets is still open, does not hold
-//! up the other tasks of its worker; and a start does not wait for nothing.
+//! up the other tasks of its worker; a start does not wait for nothing; and what is started again is read again.
 
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -7,12 +7,17 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use std::time::Duration;
+use tillflow_engine::log::{
+    Log, Membership, TopicPartition,
+    kafka::{KafkaLog, Stores},
+};
 use tillflow_schemas::partition::partition;
+use tillflow_state::Shared;
 use tillflow_tests::{
     Kafka, Tillflow,
-    cluster::PARTITIONS,
+    cluster::{PARTITIONS, Shop},
     orders::{earned, orders},
-    until,
+    scratch, until,
 };
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -106,4 +111,44 @@ fn while_one_task_waits_for_its_committed_offsets_the_others_go_on() {
     offsets.add_partition_offset(&format!("{prefix}user_events"), held, Offset::Offset(1)).unwrap();
     stranger.send_offsets_to_transaction(&offsets, &group.group_metadata().unwrap(), LIMIT).unwrap();
     the_others_go_on(shop, kafka, &prefix, held, &stranger);
+}
+
+/// The client holds a partition back until it is told otherwise, also one that it gave up and got again: a task whose queue was full
+/// when its transaction was aborted waited for ever.
+#[test]
+fn an_input_that_was_held_back_is_read_when_it_is_started_again() {
+    const RECORDS: usize = 20;
+    let kafka = Kafka::shared();
+    let shop = Shop::new(kafka, &kafka.bootstrap());
+    let files = scratch("held");
+    let stores = Stores::open(&files.join("stores"), &Shared::new(8 << 20, 4 << 20)).unwrap();
+    let lead = shop.cluster.catalog.index("user_events").unwrap();
+    let input = TopicPartition { topic: lead, partition: 0 };
+    let producer: BaseProducer = kafka.client().create().unwrap();
+    for _ in 0..RECORDS {
+        producer.send(BaseRecord::<(), _>::to(&shop.topic("user_events")).partition(0).payload("one")).map_err(|(e, _)| e).unwrap();
+    }
+    producer.flush(LIMIT).unwrap();
+
+    let mut log = KafkaLog::join(&shop.cluster, "customers", 0, &[lead], &stores, true).unwrap();
+    until("the group gives it the partition", LIMIT, || {
+        let changes = log.poll(Duration::from_millis(50)).unwrap().changes;
+        changes.iter().any(|c| matches!(c, Membership::Assigned(partitions) if partitions.contains(&0)))
+    });
+    let read_from_the_first = |log: &mut KafkaLog| {
+        log.start(&[(input, Some(0))]).unwrap();
+        let mut read = 0;
+        until("all is read", LIMIT, || {
+            read += log.poll(Duration::from_millis(50)).unwrap().records.len();
+            read >= RECORDS
+        });
+        assert_eq!(read, RECORDS);
+    };
+    read_from_the_first(&mut log);
+    log.pause(input, true).unwrap();
+    read_from_the_first(&mut log);
+    log.pause(input, true).unwrap();
+    log.release(&[0]).unwrap();
+    read_from_the_first(&mut log);
+    log.close(true);
 }

@@ -165,7 +165,7 @@ pub trait Log {
     /// When the log fails.
     fn settle(&mut self, partition: u32, inputs: &[TopicPartition]) -> Result<bool, LogError>;
 
-    /// Begins to deliver an input from an offset; started again, it moves there.
+    /// Begins to deliver an input from an offset; started again, it moves there. Whether it was held back before is forgotten.
     ///
     /// # Errors
     /// When the log fails.

@@ -39,6 +39,9 @@ pub struct KafkaLog {
     stores: OpenStores,
     reader: KafkaReader,
     started: BTreeSet<TopicPartition>,
+    /// Inputs that are held back. The client holds a partition back until it is told otherwise, also when it was given up and comes
+    /// again (librdkafka's `APP_PAUSE`, which unassigning leaves as it is).
+    held: BTreeSet<TopicPartition>,
     ends: BTreeMap<TopicPartition, i64>,
     /// All ends are at least of then.
     learned: Instant,
@@ -82,6 +85,7 @@ impl KafkaLog {
             stores: OpenStores::new(stores, group),
             reader,
             started: BTreeSet::new(),
+            held: BTreeSet::new(),
             ends: BTreeMap::new(),
             learned: Instant::now(),
             positions: BTreeMap::new(),
@@ -130,11 +134,20 @@ impl KafkaLog {
         }
     }
 
+    /// Takes inputs from the client. Whoever has them next reads them.
+    fn unassign(&mut self, inputs: &[TopicPartition]) -> Result<(), KafkaError> {
+        let held: Vec<_> = inputs.iter().copied().filter(|at| self.held.remove(at)).collect();
+        if !held.is_empty() {
+            self.member.consumer.resume(&self.kafka.list(held))?;
+        }
+        unassign(&self.member.consumer, &self.kafka.list(inputs.iter().copied()))
+    }
+
     /// Moves an assigned input elsewhere.
     fn assign_at(&mut self, inputs: &[(TopicPartition, i64)]) -> Result<(), LogError> {
         let again: Vec<_> = inputs.iter().map(|(at, _)| *at).filter(|at| self.started.contains(at)).collect();
         if !again.is_empty() {
-            unassign(&self.member.consumer, &self.kafka.list(again)).map_err(|e| classify("moving inputs", &e))?;
+            self.unassign(&again).map_err(|e| classify("moving inputs", &e))?;
         }
         let mut list = TopicPartitionList::new();
         for (at, offset) in inputs {
@@ -178,6 +191,7 @@ impl Log for KafkaLog {
         }
         if let Some(reason) = self.member.fenced() {
             self.member.join_anew(&reason)?;
+            self.held.clear();
             polled.changes.push(Membership::Lost(std::mem::take(&mut self.owned).into_iter().collect()));
         }
         while let Some(change) = self.member.consumer.context().next_change() {
@@ -249,7 +263,13 @@ impl Log for KafkaLog {
     fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
         let list = self.kafka.list([input]);
         let done = if paused { self.member.consumer.pause(&list) } else { self.member.consumer.resume(&list) };
-        done.map_err(|e| classify("holding an input back", &e))
+        done.map_err(|e| classify("holding an input back", &e))?;
+        if paused {
+            self.held.insert(input);
+        } else {
+            self.held.remove(&input);
+        }
+        Ok(())
     }
 
     fn has_more(&self, input: TopicPartition, position: i64) -> bool {
@@ -277,7 +297,7 @@ impl Log for KafkaLog {
             self.ends.remove(at);
             self.positions.remove(at);
         }
-        unassign(&self.member.consumer, &self.kafka.list(gone)).map_err(|e| classify("giving partitions up", &e))
+        self.unassign(&gone).map_err(|e| classify("giving partitions up", &e))
     }
 
     fn rest(&self) -> Duration {

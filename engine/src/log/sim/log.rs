@@ -20,12 +20,6 @@ pub(super) const ANSWER: Duration = Duration::from_secs(12);
 /// A row of a store, on its way.
 pub(super) type Row = (Vec<u8>, Option<Vec<u8>>);
 
-#[derive(Clone, Copy, Debug)]
-struct Cursor {
-    next: i64,
-    paused: bool,
-}
-
 /// As whom a worker joins.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -58,7 +52,10 @@ pub struct SimLog {
     pub(super) epoch: Option<u32>,
     pub(super) fenced: Vec<Duration>,
     pub(super) reader: SimReader,
-    started: BTreeMap<TopicPartition, Cursor>,
+    /// The next offset of each.
+    started: BTreeMap<TopicPartition, i64>,
+    /// Inputs that are held back, whether started or not.
+    held: BTreeSet<TopicPartition>,
     ends: BTreeMap<TopicPartition, i64>,
     positions: BTreeMap<TopicPartition, i64>,
     looked: Duration,
@@ -98,6 +95,7 @@ impl SimLog {
             fenced: Vec::new(),
             reader: SimReader::new(sim, start.process, client, true),
             started: BTreeMap::new(),
+            held: BTreeSet::new(),
             ends: BTreeMap::new(),
             positions: BTreeMap::new(),
             looked: now,
@@ -146,7 +144,7 @@ impl SimLog {
         }
         let all = world.planted == Some(Defect::ReadUncommitted);
         let (now, on, slow, slowest) = (world.now(), world.faults.on, world.faults.slow_partition, world.faults.slowest_ms);
-        for (&at, cursor) in self.started.iter_mut().filter(|(_, c)| !c.paused) {
+        for (&at, position) in self.started.iter_mut().filter(|(at, _)| !self.held.contains(at)) {
             if on && world.dice.one_in(slow) {
                 let until = now + world.dice.millis(0, slowest);
                 if let Some(partition) = world.partitions.get_mut(&at) {
@@ -156,8 +154,8 @@ impl SimLog {
             let most = world.faults.fetched_at_once;
             let limit = if on { world.dice.between(0, most) as usize } else { BATCH };
             let Some(partition) = world.partition(at).filter(|p| p.slow_until <= now) else { continue };
-            let (read, next) = partition.read(at, cursor.next, limit, all);
-            cursor.next = next;
+            let (read, next) = partition.read(at, *position, limit, all);
+            *position = next;
             records.extend(read);
         }
         records
@@ -179,7 +177,7 @@ impl Log for SimLog {
         }
         let now = self.world(|w| w.now());
         if records.is_empty() || now >= self.looked + LOOK_EVERY {
-            self.positions.extend(self.started.iter().map(|(at, c)| (*at, c.next)));
+            self.positions.extend(self.started.iter().map(|(at, next)| (*at, *next)));
         }
         if now >= self.looked + LOOK_EVERY {
             self.look_at_ends();
@@ -210,12 +208,15 @@ impl Log for SimLog {
                 *may = may.saturating_sub(1);
             }
         }
+        if self.world(|w| w.planted != Some(Defect::HeldForGood)) {
+            self.held.retain(|at| !inputs.iter().any(|(input, _)| input == at));
+        }
         for &(at, offset) in inputs {
             let next = match offset {
                 Some(offset) => offset,
                 None => self.reader.begin(at)?,
             };
-            self.started.insert(at, Cursor { next, paused: false });
+            self.started.insert(at, next);
             self.positions.insert(at, next);
         }
         self.look_at_ends();
@@ -223,8 +224,10 @@ impl Log for SimLog {
     }
 
     fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
-        if let Some(cursor) = self.started.get_mut(&input) {
-            cursor.paused = paused;
+        if paused {
+            self.held.insert(input);
+        } else {
+            self.held.remove(&input);
         }
         Ok(())
     }

@@ -59,4 +59,6 @@ defects! {
     WipedAfterCrash,
     /// Only the records of a transaction are awaited, not its deletions: they are lost from the changelog.
     DeletionsNotLogged,
+    /// An input that is held back when it is started anew stays so for ever.
+    HeldForGood,
 }
