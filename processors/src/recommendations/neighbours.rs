@@ -32,7 +32,8 @@ pub struct Neighbour {
     pub sums: Vec<Sum>,
 }
 
-/// How usual a product is in one sample of sessions; the greatest `(at, source, …)` counts.
+/// How usual a product is in one sample of sessions; of those that say so the greatest `(at, source, …)` counts. A guest's pair
+/// says nothing: its record may lie in any partition, and is in no partition's sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Known {
     /// When that was so, milliseconds.
@@ -96,7 +97,7 @@ impl Neighbour {
     }
 
     fn add(&mut self, source: u32, pair: &ItemPair) {
-        self.known = self.known.max(known(source, pair));
+        self.known = std::cmp::max_by_key(self.known, known(source, pair), |k| (k.all > 0, *k));
         let bucket = bucket(pair);
         let at = self.sums.partition_point(|s| s.bucket < bucket);
         match self.sums.get_mut(at).filter(|s| s.bucket == bucket) {
@@ -208,6 +209,19 @@ mod tests {
 
     fn memory(settings: RecommendationsSettings) -> Memory {
         Memory::new(&settings)
+    }
+
+    #[test]
+    fn what_is_known_of_a_product_stays_whichever_partition_a_later_guest_comes_by() {
+        let memory = memory(RecommendationsSettings::default());
+        let (bought, guests) = (pair("b", 10, 1_000), ItemPair { other_total: 0, sample_total: 0, ..pair("b", 11, 1_000) });
+        for partition in 0..3 {
+            for pairs in [[(1, &bought), (partition, &guests)], [(partition, &guests), (1, &bought)]] {
+                let mut neighbours = Neighbours::default();
+                neighbours.add(pairs, &memory);
+                assert_eq!((neighbours.list[0].known, neighbours.list[0].count(11, &memory)), (known(1, &bought), 2));
+            }
+        }
     }
 
     #[test]

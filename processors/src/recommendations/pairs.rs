@@ -27,7 +27,8 @@ pub struct Sighting {
 pub struct PairBatch {
     product: ProductId,
     source: u32,
-    pairs: BTreeMap<(ProductId, Timestamp), ItemPair>,
+    /// By other product, bucket, and whether it is told how usual that product is: a guest's pair is not one of the sample's.
+    pairs: BTreeMap<(ProductId, Timestamp, bool), ItemPair>,
 }
 
 impl PairBatch {
@@ -48,7 +49,7 @@ impl PairBatch {
     }
 
     fn add(&mut self, pair: ItemPair) {
-        let key = (pair.other.clone(), pair.bucket);
+        let key = (pair.other.clone(), pair.bucket, pair.sample_total > 0);
         match self.pairs.get_mut(&key) {
             Some(sum) => absorb(sum, &pair),
             None => {
