@@ -140,6 +140,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_user_s_order_tells_of_a_product_stays_beside_a_later_guest_s() {
+        let sighting = |minute: i64, total: u64| Sighting {
+            of: "a".into(),
+            pair: pair(&"b".into(), Background { product: total, all: 10 * total }, 1, 1, Timestamp::from_millis(60_000 * minute)),
+        };
+        let record = PairBatch::of(0, vec![sighting(0, 2), sighting(1, 0)]).remove(0).finish();
+        assert_eq!(record.pairs.iter().map(|p| (p.other_total, p.sample_total, p.count)).collect::<Vec<_>>(), [(0, 0, 1), (2, 20, 1)]);
+    }
+
+    #[test]
     fn a_batch_too_large_for_a_record_loses_its_lightest_pairs() {
         let sighting = |i: usize| Sighting {
             of: "a".into(),
