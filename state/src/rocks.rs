@@ -20,14 +20,28 @@ const FORMAT_KEY: &[u8] = &[0, 0, 0, 1, b'f', b'o', b'r', b'm', b'a', b't'];
 pub struct Shared {
     cache: Cache,
     write_buffers: WriteBufferManager,
+    /// How many write-ahead logs are kept to be written over.
+    spare_logs: usize,
 }
+
+/// Write-ahead logs that are kept to be written over, one for each that is usually open and some for a busy while.
+const SPARE_LOGS: usize = 4;
 
 impl Shared {
     /// Caches of these sizes, in bytes. Write buffers count within the cache.
     pub fn new(cache: usize, write_buffers: usize) -> Self {
         let cache = Cache::new_lru_cache(cache);
         let write_buffers = WriteBufferManager::new_write_buffer_manager_with_cache(write_buffers, true, cache.clone());
-        Self { cache, write_buffers }
+        Self { cache, write_buffers, spare_logs: 0 }
+    }
+
+    /// For directories whose every write waits for the disk: write-ahead logs are written over instead of being made anew. A file
+    /// that keeps its length is on disk with its data alone; one that grows takes a commit of the file system's journal, and so
+    /// whatever else is in that. Such a directory takes no [`Durability::Volatile`] writes.
+    #[must_use]
+    pub fn reusing_logs(mut self) -> Self {
+        self.spare_logs = SPARE_LOGS;
+        self
     }
 
     fn options(&self) -> Options {
@@ -54,6 +68,7 @@ impl Shared {
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_max_open_files(512);
         options.set_max_background_jobs(2);
+        options.set_recycle_log_file_num(self.spare_logs);
         options.set_keep_log_file_num(3);
         options.set_max_log_file_size(4 << 20);
         options.create_if_missing(true);
@@ -429,5 +444,37 @@ mod tests {
         assert!(matches!(Directory::open(dir.path(), &[], &shared), Err(StateError::NewerFormat { found, .. }) if found == FORMAT + 1));
         std::fs::write(dir.path().join("CURRENT"), "nonsense").unwrap();
         assert!(matches!(Directory::open(dir.path(), &[], &shared), Err(StateError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn a_log_that_was_written_over_gives_back_what_is_new_and_nothing_old() {
+        let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let shared = Shared::new(8 << 20, 4 << 20).reusing_logs();
+        let directory = Directory::open(dir.path(), &["state"], &shared).unwrap();
+        let row = |n: u32| n.to_be_bytes();
+        let write = |round: u8, rows: std::ops::Range<u32>| {
+            for n in rows {
+                directory.write([("state", row(n).as_slice(), Some([round; 100].as_slice()))], Durability::Disk).unwrap();
+            }
+        };
+        for round in 0..4 {
+            write(round, 0..1_000);
+            directory.flush().unwrap();
+        }
+        write(4, 0..3);
+        directory.write([("state", row(3).as_slice(), None)], Durability::Disk).unwrap();
+
+        // As a crash leaves it: what lies on disk while the process is at work.
+        let mut longest = 0;
+        for file in std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap()) {
+            std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+            if file.path().extension().is_some_and(|e| e == "log") {
+                longest = longest.max(file.metadata().unwrap().len());
+            }
+        }
+        assert!(longest > 50_000, "four rows were written since; a log of {longest} bytes was made anew");
+        let after = Directory::open(crashed.path(), &["state"], &shared).unwrap().backend("state", &[], Durability::Disk);
+        let rounds = [0, 2, 3, 4, 999].map(|n| after.get(&row(n)).unwrap().map(|value| value[0]));
+        assert_eq!(rounds, [Some(4), Some(4), None, Some(3), Some(3)]);
     }
 }

@@ -74,6 +74,7 @@ impl Embedded {
     /// # Errors
     /// When another process holds the directory, or it is damaged or of a newer format.
     pub fn open(path: &Path, catalog: &Catalog, durability: Durability, shared: &Shared) -> Result<Self, StateError> {
+        let shared = if durability == Durability::Disk { &shared.clone().reusing_logs() } else { shared };
         let directory = Directory::open(path, &[LOG, STATE], shared)?;
         let log = Self {
             inner: Arc::new(Inner {

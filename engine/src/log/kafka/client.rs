@@ -48,6 +48,11 @@ pub const ANSWER: Duration = Duration::from_secs(10);
 /// How long an answer is asked for again that says "not now": a busy broker takes some time over new topics.
 pub const PASSING: Duration = Duration::from_secs(45);
 
+/// A time to wait, in whole milliseconds: rdkafka has librdkafka wait for those, and for what is left of one it polls without a rest.
+pub fn whole_millis(wait: Duration) -> Duration {
+    Duration::from_millis(wait.as_nanos().div_ceil(1_000_000) as u64)
+}
+
 impl Kafka {
     /// The cluster of these settings.
     pub fn new(settings: KafkaSettings, catalog: &Arc<Catalog>) -> Self {
@@ -220,4 +225,15 @@ pub fn classify(what: &str, error: &KafkaError) -> LogError {
 /// What is said when another process took `id` over, and what to do.
 pub fn taken_over(reason: &str, id: &str) -> String {
     format!("{reason}; another process runs as '{id}': give each its own instance.id")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_whole_milliseconds_and_never_shorter() {
+        let waits = [0, 1, 999_999, 1_000_000, 1_000_001, 50_000_000].map(|nanos| whole_millis(Duration::from_nanos(nanos)).as_nanos());
+        assert_eq!(waits, [0, 1_000_000, 1_000_000, 1_000_000, 2_000_000, 50_000_000]);
+    }
 }

@@ -11,6 +11,7 @@ mod drained;
 mod member;
 mod purge;
 mod reader;
+mod reports;
 mod settle;
 mod stores;
 mod topic_id;

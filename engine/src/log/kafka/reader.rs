@@ -1,7 +1,7 @@
 //! Reads topics outside any group.
 
 use super::{
-    client::{ANSWER, Kafka, ask, classify},
+    client::{ANSWER, Kafka, ask, classify, whole_millis},
     context::Quiet,
     topic_id::topic_id,
     worker::numbers,
@@ -166,7 +166,7 @@ impl Reader for KafkaReader {
         let deadline = Instant::now() + timeout;
         while records.len() < BATCH {
             let wait = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            match self.consumer.poll(wait) {
+            match self.consumer.poll(whole_millis(wait)) {
                 Some(Ok(message)) => records.extend(record(&self.kafka, &message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
                 Some(Err(e)) => tracing::debug!("reading: {e}"),

@@ -4,6 +4,7 @@ use super::{
     client::{Kafka, PASSING, classify, taken_over},
     context::{WriterContext, pack},
     member::Fences,
+    reports::Heard,
 };
 use crate::log::{CommitError, LogError, NewRecord, Positions, TaskCommit, TopicPartition, Transaction};
 use rdkafka::{
@@ -12,7 +13,7 @@ use rdkafka::{
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::{Header, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, Producer, PurgeConfig},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use std::{
     collections::BTreeSet,
@@ -34,8 +35,8 @@ const COORDINATORS_LOG: &str = "__transaction_state";
 const LOADING: Duration = Duration::from_secs(180);
 /// How long a broker may take to answer at all.
 const A_MOMENT: Duration = Duration::from_secs(2);
-/// Between two looks at what is still to be delivered.
-const STEP: Duration = Duration::from_micros(200);
+/// How long a full queue is left alone until it is tried again.
+const STEP: Duration = Duration::from_millis(1);
 /// Who commits whenever the input is drained rests a quarter as long as a commit takes, at most so long: brokers that are slow
 /// are asked less.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +51,7 @@ pub struct Writer {
     /// What the topics are called on the cluster.
     names: Vec<String>,
     id: String,
-    producer: BaseProducer<WriterContext>,
+    producer: Heard,
     /// When the last one ended.
     last_commit: Option<Instant>,
     /// How long one takes, smoothed.
@@ -63,7 +64,7 @@ pub struct Writer {
 impl Writer {
     /// Makes the producer and takes over its transactional id: an open transaction of a former life is decided.
     pub fn new(kafka: &Kafka, id: String) -> Result<Self, LogError> {
-        let producer = started(kafka, &id)?;
+        let producer = Heard::new(started(kafka, &id)?)?;
         let names = (0..kafka.catalog.topics().len()).map(|topic| kafka.name(topic)).collect();
         Ok(Self {
             kafka: kafka.clone(),
@@ -89,7 +90,7 @@ impl Writer {
     /// When the coordinator does not answer, or refuses.
     pub fn mend(&mut self) -> Result<(), LogError> {
         if self.broken {
-            self.producer = initialised(&self.kafka, &self.id)?;
+            self.producer = Heard::new(initialised(&self.kafka, &self.id)?)?;
             self.broken = false;
         }
         Ok(())
@@ -162,28 +163,11 @@ impl Writer {
             self.send_rows(task, changelog, 1..task.rows.len())?;
         }
         let handed_over = started.elapsed();
-        self.deliver()?;
+        self.producer.flush(PATIENCE)?;
         let delivered = started.elapsed();
         self.commit_transaction()?;
         tracing::debug!(id = self.id, partitions = known.len() + transaction.tasks.len(), ?with_offsets, ?handed_over, ?delivered, committed = ?started.elapsed(), "transaction");
         Ok(())
-    }
-
-    /// Waits until all is delivered, and serves the reports that say how far the changelog was written. In small steps:
-    /// the client's own flush looks again only every 100 ms, however soon the broker answers. And asleep between them: its
-    /// poll counts whole milliseconds, and spends the rest of one going round without a pause.
-    fn deliver(&self) -> KafkaResult<()> {
-        let started = Instant::now();
-        loop {
-            let in_flight = self.producer.in_flight_count();
-            if in_flight == 0 || started.elapsed() > PATIENCE {
-                return self.producer.flush(Duration::ZERO);
-            }
-            self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() == in_flight {
-                std::thread::sleep(STEP);
-            }
-        }
     }
 
     fn commit_transaction(&self) -> KafkaResult<()> {
@@ -243,20 +227,12 @@ impl Writer {
             match self.producer.send(waiting) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if started.elapsed() < PATIENCE => {
-                    self.producer.poll(Duration::from_millis(5));
+                    std::thread::sleep(STEP);
                     waiting = back;
                 }
                 Err((e, _)) => return Err(e),
             }
         }
-    }
-
-    /// Ends the transaction. The client's own abort waits until reports of delivery are heard, and hears none itself: what
-    /// is still to be sent is dropped, and what is on its way waited for, before.
-    fn abort(&self) -> KafkaResult<()> {
-        self.producer.purge(PurgeConfig::default().queue());
-        self.deliver()?;
-        self.producer.abort_transaction(PATIENCE)
     }
 
     /// What is known of the outcome after an error, and a producer that can go on.
@@ -289,7 +265,7 @@ impl Writer {
             _ => false,
         };
         if abortable {
-            match self.abort() {
+            match self.producer.abort_transaction(PATIENCE) {
                 Ok(()) => return CommitError::Aborted(text),
                 Err(e) => text = format!("{text}; aborting it: {e}"),
             }

@@ -1,7 +1,7 @@
 //! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
 
 use super::{
-    client::{Kafka, classify},
+    client::{Kafka, classify, whole_millis},
     context::unassign,
     member::Member,
     purge::Purge,
@@ -167,7 +167,7 @@ impl Log for KafkaLog {
         let deadline = Instant::now() + timeout;
         while polled.records.len() < BATCH {
             let wait = if polled.records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let message = self.member.consumer.poll(wait.min(LOOK_EVERY));
+            let message = self.member.consumer.poll(whole_millis(wait.min(LOOK_EVERY)));
             match message {
                 Some(Ok(message)) => polled.records.extend(record(&self.kafka, &message)),
                 Some(Err(KafkaError::PartitionEOF(_))) => {}
