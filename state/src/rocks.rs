@@ -24,7 +24,7 @@ pub struct Shared {
     spare_logs: usize,
 }
 
-/// Write-ahead logs that are kept to be written over, one for each that is usually open and some for a busy while.
+/// So many were measured: docs/decisions/logs-written-over.md.
 const SPARE_LOGS: usize = 4;
 
 impl Shared {
@@ -36,8 +36,8 @@ impl Shared {
     }
 
     /// For directories whose every write waits for the disk: write-ahead logs are written over instead of being made anew. A file
-    /// that keeps its length is on disk with its data alone; one that grows takes a commit of the file system's journal, and so
-    /// whatever else is in that. Such a directory takes no [`Durability::Volatile`] writes.
+    /// that keeps its length is on disk with its data alone; one that grows takes a commit of the file system's journal.
+    /// Such a directory takes no [`Durability::Volatile`] writes.
     #[must_use]
     pub fn reusing_logs(mut self) -> Self {
         self.spare_logs = SPARE_LOGS;
