@@ -3,14 +3,13 @@
 use super::{
     client::{ANSWER, Kafka, ask, classify, taken_over},
     context::{MemberContext, answer},
-    queues::{Bell, Consumer},
 };
 use crate::log::{LogError, Membership};
-use rdkafka::{consumer::Consumer as _, types::RDKafkaErrorCode};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    types::RDKafkaErrorCode,
 };
+use std::time::{Duration, Instant};
 
 /// A worker's membership in its group.
 pub struct Member {
@@ -20,21 +19,19 @@ pub struct Member {
     inputs: Vec<usize>,
     leave: bool,
     /// The client.
-    pub consumer: Arc<Consumer>,
-    bell: Bell,
+    pub consumer: BaseConsumer<MemberContext>,
     fences: Fences,
 }
 
 impl Member {
     /// Joins `group` as the `worker`-th member of this instance, and subscribes to the first of `inputs`. With `leave` the
-    /// membership is given up when it ends; otherwise the place is kept for the next life. `bell` rings when the client has something to
-    /// tell.
+    /// membership is given up when it ends; otherwise the place is kept for the next life.
     ///
     /// # Errors
     /// When the cluster can't be reached, or refuses.
-    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], leave: bool, bell: Bell) -> Result<Self, LogError> {
-        let consumer = joined(kafka, group, worker, inputs, leave, bell.clone())?;
-        Ok(Self { kafka: kafka.clone(), group, worker, inputs: inputs.to_vec(), leave, consumer, bell, fences: Fences::default() })
+    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], leave: bool) -> Result<Self, LogError> {
+        let consumer = joined(kafka, group, worker, inputs, leave)?;
+        Ok(Self { kafka: kafka.clone(), group, worker, inputs: inputs.to_vec(), leave, consumer, fences: Fences::default() })
     }
 
     /// Its static id.
@@ -59,7 +56,7 @@ impl Member {
         }
         tracing::warn!(group = self.group, member = self.id(), "joining again: {reason}");
         self.end();
-        self.consumer = joined(&self.kafka, self.group, self.worker, &self.inputs, self.leave, self.bell.clone())?;
+        self.consumer = joined(&self.kafka, self.group, self.worker, &self.inputs, self.leave)?;
         Ok(())
     }
 
@@ -93,10 +90,9 @@ impl Drop for Member {
     }
 }
 
-fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool, bell: Bell) -> Result<Arc<Consumer>, LogError> {
-    let mut consumer: Consumer =
+fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool) -> Result<BaseConsumer<MemberContext>, LogError> {
+    let consumer: BaseConsumer<MemberContext> =
         kafka.member(group, worker, leave).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
-    consumer.set_nonempty_callback(move || bell.ring());
     // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
     for &topic in inputs {
         let name = kafka.name(topic);
@@ -105,7 +101,7 @@ fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool
     let lead = inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
     let name = kafka.name(*lead);
     consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
-    Ok(Arc::new(consumer))
+    Ok(consumer)
 }
 
 /// How often an id was taken from its holder lately.

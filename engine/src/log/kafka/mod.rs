@@ -10,7 +10,6 @@ mod context;
 mod drained;
 mod member;
 mod purge;
-mod queues;
 mod reader;
 mod reports;
 mod settle;
