@@ -4,6 +4,7 @@ pub mod embedded;
 pub mod kafka;
 #[cfg(feature = "simulation")]
 pub mod sim;
+mod tenure;
 
 use std::{
     collections::BTreeMap,

@@ -6,10 +6,14 @@ use super::{
 };
 use crate::log::{LogError, Membership};
 use rdkafka::{
+    bindings::{rd_kafka_mem_free, rd_kafka_memberid},
     consumer::{BaseConsumer, Consumer},
     types::RDKafkaErrorCode,
 };
-use std::time::{Duration, Instant};
+use std::{
+    ffi::CStr,
+    time::{Duration, Instant},
+};
 
 /// A worker's membership in its group.
 pub struct Member {
@@ -37,6 +41,23 @@ impl Member {
     /// Its static id.
     pub fn id(&self) -> String {
         self.kafka.member_id(self.group, self.worker)
+    }
+
+    /// The id that the group gave it when it joined; none while it is no member. Ids are never given twice.
+    #[allow(unsafe_code, reason = "rdkafka does not show it")]
+    pub fn number(&self) -> Option<String> {
+        let client = self.consumer.client().native_ptr();
+        // SAFETY: the client lives as long as `self`. What is returned is a C string of the caller's, or null.
+        let id = unsafe {
+            let id = rd_kafka_memberid(client);
+            if id.is_null() {
+                return None;
+            }
+            let copy = CStr::from_ptr(id).to_string_lossy().into_owned();
+            rd_kafka_mem_free(client, id.cast());
+            copy
+        };
+        (!id.is_empty()).then_some(id)
     }
 
     /// Why the client has ended, if it has: the broker told it that its static id is another's.

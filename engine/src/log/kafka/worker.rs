@@ -12,7 +12,7 @@ use super::{
     transaction::Writer,
     watch::Watch,
 };
-use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
+use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction, tenure::Tenure};
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,7 +53,7 @@ pub struct KafkaLog {
     /// The topic that is subscribed to.
     lead: usize,
     /// Partitions that the group gave this worker.
-    owned: BTreeSet<u32>,
+    tenure: Tenure<String>,
 }
 
 impl KafkaLog {
@@ -94,7 +94,7 @@ impl KafkaLog {
             settling,
             purge: Purge::new(kafka),
             lead: inputs.first().copied().unwrap_or_default(),
-            owned: BTreeSet::new(),
+            tenure: Tenure::new(),
         })
     }
 
@@ -122,10 +122,16 @@ impl KafkaLog {
         let name = self.kafka.name(self.lead);
         // On the reader's connection, too.
         if self.watch.is_to_rebalance(self.reader.asked(), &self.kafka.group(self.group), &self.member.id(), &name, partitions) {
-            self.member.consumer.unsubscribe();
-            self.member.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
+            self.start_over()?;
         }
         Ok(())
+    }
+
+    /// Gives the membership up, and joins with nothing in hand.
+    fn start_over(&mut self) -> Result<(), LogError> {
+        let name = self.kafka.name(self.lead);
+        self.member.consumer.unsubscribe();
+        self.member.consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))
     }
 
     fn look_at_positions(&mut self) {
@@ -192,21 +198,25 @@ impl Log for KafkaLog {
         if let Some(reason) = self.member.fenced() {
             self.member.join_anew(&reason)?;
             self.held.clear();
-            polled.changes.push(Membership::Lost(std::mem::take(&mut self.owned).into_iter().collect()));
+            polled.changes.push(self.tenure.end());
         }
+        polled.changes.extend(self.tenure.lost());
         while let Some(change) = self.member.consumer.context().next_change() {
-            match &change {
-                Membership::Assigned(partitions) => {
-                    // The inputs are assigned once their task is restored; the group only needs to know that it was heard.
-                    let none = TopicPartitionList::new();
-                    self.member.consumer.incremental_assign(&none).map_err(|e| classify("taking an assignment", &e))?;
-                    self.owned.extend(partitions);
-                }
-                Membership::Revoked(partitions) | Membership::Lost(partitions) => {
-                    self.owned.retain(|p| !partitions.contains(p));
-                }
+            if let Membership::Assigned(_) = &change {
+                // The inputs are assigned once their task is restored; the group only needs to know that it was heard.
+                let none = TopicPartitionList::new();
+                self.member.consumer.incremental_assign(&none).map_err(|e| classify("taking an assignment", &e))?;
             }
-            polled.changes.push(change);
+            let told = self.tenure.hear(change, self.member.number());
+            if told.start_over {
+                tracing::warn!(
+                    group = self.group,
+                    member = self.member.id(),
+                    "the group took this member for dead: joining with nothing in hand"
+                );
+                self.start_over()?;
+            }
+            polled.changes.push(told.change);
         }
         // Who waits for a moment waits for what is asked for here.
         let due = if timeout.is_zero() { LOOK_EVERY } else { timeout.clamp(LOOK_SOONEST, LOOK_EVERY) };
@@ -308,6 +318,10 @@ impl Log for KafkaLog {
         let Some(group) = self.member.consumer.group_metadata() else {
             return Err(CommitError::Aborted("not a member of the group".into()));
         };
+        // Asked after: whoever is still the same member was so then.
+        if !self.tenure.goes_on(self.member.number().as_ref()) {
+            return Err(CommitError::Aborted("the group took this member for dead, and what it holds may be another's".into()));
+        }
         self.writer.commit(transaction, self.changelog, &group)
     }
 

@@ -39,8 +39,7 @@ impl From<Stopped> for Failed {
 
 impl SimLog {
     /// Writes one transaction.
-    pub(super) fn transact(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
-        let metadata = self.world(|w| w.groups.get(self.group).and_then(|g| g.metadata(self.client)));
+    pub(super) fn transact(&mut self, transaction: &Transaction<'_>, metadata: Option<(u64, u64)>) -> Result<Positions, CommitError> {
         let planted = self.world(|w| w.planted);
         if self.epoch.is_none() {
             let id = self.id.clone();
@@ -148,7 +147,7 @@ impl SimLog {
     fn write(&mut self, transaction: &Transaction<'_>, metadata: Option<(u64, u64)>, positions: &mut Positions) -> Result<(), Failed> {
         let planted = self.world(|w| w.planted);
         // Rare states are where faults must not be rare.
-        let weight = if self.only_timers_fired(transaction) { 30 } else { 5 };
+        let weight = if self.only_timers_fired(transaction) { 40 } else { 5 };
         self.one_step("crash before a transaction", weight)?;
         self.critical_step("crash before the offsets of a transaction")?;
         self.send_offsets(transaction, metadata, planted)?;

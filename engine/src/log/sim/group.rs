@@ -133,6 +133,18 @@ impl ConsumerGroup {
         }
     }
 
+    /// A client gives its membership up, and joins once it has given up what it had.
+    pub fn start_over(&mut self, id: ClientId, now: Duration) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.membership = None;
+        client.giving_up = client.owned.clone();
+        client.changes.push_back(Membership::Revoked(client.owned.iter().copied().collect()));
+        if self.members.get(&client.instance).is_some_and(|m| m.client == id) {
+            self.members.remove(&client.instance);
+            self.rebalance(now);
+        }
+    }
+
     /// Whether a client's heartbeats arrive.
     pub fn set_reachable(&mut self, client: ClientId, reachable: bool) {
         if let Some(client) = self.clients.get_mut(&client) {
@@ -146,12 +158,11 @@ impl ConsumerGroup {
         (!client.fenced).then(|| client.changes.drain(..).collect())
     }
 
-    /// Partitions are given up.
+    /// Partitions are given up. What the client was not told to give up it keeps for its own.
     pub fn release(&mut self, client: ClientId, partitions: &[u32], now: Duration) {
         let Some(client) = self.clients.get_mut(&client) else { return };
-        for p in partitions {
+        for p in partitions.iter().filter(|p| client.giving_up.remove(p)) {
             client.owned.remove(p);
-            client.giving_up.remove(p);
         }
         if client.giving_up.is_empty() && client.membership.is_some() && !self.eager {
             self.rebalance(now);
@@ -176,7 +187,10 @@ impl ConsumerGroup {
 
     /// Checks who commits.
     fn check(&self, client: ClientId, metadata: Option<(u64, u64)>) -> Result<(), Stale> {
-        let Some((id, generation)) = metadata else { return Err(Stale::Member) };
+        // To the coordinator, who is no member commits for a group without any.
+        let Some((id, generation)) = metadata else {
+            return if self.members.is_empty() { Ok(()) } else { Err(Stale::Member) };
+        };
         let instance = self.clients.get(&client).map(|c| c.instance.as_str()).unwrap_or_default();
         match self.members.get(instance) {
             None => Err(Stale::Member),
@@ -246,7 +260,7 @@ impl ConsumerGroup {
         let due: Vec<_> =
             self.clients.iter().filter(|(_, c)| c.reachable && !c.fenced && c.next_heartbeat <= now).map(|(id, _)| *id).collect();
         for client in due {
-            self.heartbeat(client, now);
+            self.heartbeat(client, now, dice);
             if let Some(client) = self.clients.get_mut(&client) {
                 client.next_heartbeat = now + if self.preparing.is_some() { dice.millis(5, 100) } else { HEARTBEAT };
             }
@@ -269,7 +283,7 @@ impl ConsumerGroup {
     }
 
     /// One heartbeat of a client, and what it does upon the answer.
-    fn heartbeat(&mut self, id: ClientId, now: Duration) {
+    fn heartbeat(&mut self, id: ClientId, now: Duration, dice: &mut Dice) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let Some((member_id, _)) = client.membership else {
             // Rejoins only once it has given up what it lost.
@@ -292,6 +306,8 @@ impl ConsumerGroup {
                 }
             }
             Some(_) => client.fenced = true,
+            // Told so when it joins, librdkafka joins as another member and keeps what it had.
+            None if !self.eager && client.giving_up.is_empty() && client.changes.is_empty() && !dice.one_in(5) => self.join(id, now),
             None => {
                 client.membership = None;
                 client.changes.clear();
@@ -315,7 +331,7 @@ impl ConsumerGroup {
                 member.id = member_id;
                 member.client = id;
                 member.heard = now;
-                member.claims = BTreeSet::new();
+                member.claims = client.owned.clone();
                 member.joined = self.preparing.is_some();
                 // What it had been told to give up is nobody's yet; one of its kind notices.
                 let assigned: usize = self.members.values().map(|m| m.assigned.len()).sum();
@@ -328,8 +344,8 @@ impl ConsumerGroup {
                 self.sync(id);
             }
             None => {
-                let fresh =
-                    Member { id: member_id, client: id, heard: now, joined: true, claims: BTreeSet::new(), assigned: BTreeSet::new() };
+                let claims = client.owned.clone();
+                let fresh = Member { id: member_id, client: id, heard: now, joined: true, claims, assigned: BTreeSet::new() };
                 let instance = client.instance.clone();
                 self.rebalance(now);
                 self.members.insert(instance, fresh);
@@ -347,12 +363,25 @@ impl ConsumerGroup {
         }
         let (share, more) = (self.partitions as usize / members.len(), self.partitions as usize % members.len());
         let mut owners: BTreeMap<u32, String> = BTreeMap::new();
+        // Of two that claim one, who joined last is believed: the worst that an assignor can do.
+        let mut believed: BTreeMap<u32, (u64, &String)> = BTreeMap::new();
+        let mut contested = BTreeSet::new();
+        for (name, member) in &self.members {
+            for p in member.claims.iter().filter(|p| **p < self.partitions) {
+                let latest = believed.entry(*p).or_insert((member.id, name));
+                if latest.1 != name {
+                    *latest = (*latest).max((member.id, name));
+                    contested.insert(latest.1);
+                }
+            }
+        }
         let mut by_claims: Vec<_> = self.members.iter().collect();
-        by_claims.sort_by_key(|(_, m)| std::cmp::Reverse(m.claims.len()));
+        by_claims.sort_by_key(|(name, m)| (!contested.contains(name), std::cmp::Reverse(m.claims.len())));
         for (i, (name, member)) in by_claims.into_iter().enumerate() {
             let quota = share + usize::from(i < more);
-            for p in member.claims.iter().filter(|p| **p < self.partitions).take(quota) {
-                owners.entry(*p).or_insert_with(|| name.clone());
+            let is_believed = |p: &&u32| believed.get(p).is_some_and(|(_, by)| *by == name);
+            for p in member.claims.iter().filter(is_believed).take(quota) {
+                owners.insert(*p, name.clone());
             }
         }
         let claimed: BTreeSet<u32> = self.members.values().flat_map(|m| m.claims.iter().copied()).collect();
@@ -390,7 +419,8 @@ impl ConsumerGroup {
             client.changes.push_back(Membership::Revoked(lost.iter().copied().collect()));
             client.giving_up = lost;
         }
-        if !gained.is_empty() {
+        // Where nothing is asked back, the end of a rebalance is told in any case.
+        if !gained.is_empty() || client.giving_up.is_empty() {
             client.owned.extend(&gained);
             client.changes.push_back(Membership::Assigned(gained));
         }

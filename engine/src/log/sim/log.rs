@@ -1,7 +1,7 @@
 //! A worker's way to the simulated cluster: what `log::kafka::KafkaLog` is to the real one.
 
 use super::{Others, Sim, disk::SimBackend, opening::Settling, planted::Defect, reader::SimReader, world::ProcessId};
-use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction};
+use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction, tenure::Tenure};
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -51,6 +51,7 @@ pub struct SimLog {
     pub(super) id: String,
     pub(super) epoch: Option<u32>,
     pub(super) fenced: Vec<Duration>,
+    tenure: Tenure<u64>,
     pub(super) reader: SimReader,
     /// The next offset of each.
     started: BTreeMap<TopicPartition, i64>,
@@ -68,6 +69,7 @@ pub struct SimLog {
     pub(super) may_open: BTreeMap<u32, u32>,
     pub(super) settling: BTreeMap<u32, Settling>,
     // Planted defects remember:
+    kept: Option<Membership>,
     pub(super) last_offsets: BTreeMap<TopicPartition, i64>,
     pub(super) held_back: BTreeMap<u32, Vec<Row>>,
 }
@@ -93,6 +95,7 @@ impl SimLog {
             id: format!("{}.{}", start.group, start.instance),
             epoch: None,
             fenced: Vec::new(),
+            tenure: Tenure::new(),
             reader: SimReader::new(sim, start.process, client, true),
             started: BTreeMap::new(),
             held: BTreeSet::new(),
@@ -105,6 +108,7 @@ impl SimLog {
             open: BTreeMap::new(),
             may_open: BTreeMap::new(),
             settling: BTreeMap::new(),
+            kept: None,
             last_offsets: BTreeMap::new(),
             held_back: BTreeMap::new(),
         };
@@ -122,6 +126,40 @@ impl SimLog {
     /// Its client, as the cluster knows it.
     pub fn client(&self) -> u64 {
         self.client
+    }
+
+    /// What the worker is to hear of changes that the client tells.
+    fn hear(&mut self, changes: Vec<Membership>) -> Vec<Membership> {
+        if self.world(|w| w.planted == Some(Defect::AnyMemberCommits)) {
+            return changes;
+        }
+        let mut heard: Vec<_> = self.kept.take().into_iter().chain(self.tenure.lost()).collect();
+        for change in changes {
+            let member = self.membership().map(|(id, _)| id);
+            let told = self.tenure.hear(change, member);
+            if told.start_over && self.world(|w| w.planted == Some(Defect::KeptIsAssigned)) {
+                let kept = self.world(|w| w.groups.get(self.group).map(|g| g.owned(self.client)).unwrap_or_default());
+                self.kept = Some(self.tenure.hear(Membership::Assigned(kept.into_iter().collect()), member).change);
+                heard.push(told.change);
+                continue;
+            }
+            if told.start_over {
+                self.world(|w| {
+                    w.count("a client that kept what it had lost starts over");
+                    let now = w.now();
+                    if let Some(group) = w.groups.get_mut(self.group) {
+                        group.start_over(self.client, now);
+                    }
+                });
+            }
+            heard.push(told.change);
+        }
+        heard
+    }
+
+    /// Member id and generation, as its client knows them.
+    fn membership(&self) -> Option<(u64, u64)> {
+        self.world(|w| w.groups.get(self.group).and_then(|g| g.metadata(self.client)))
     }
 
     /// Asks where the inputs end.
@@ -170,6 +208,7 @@ impl Log for SimLog {
         let Some(changes) = changes else {
             return Err(LogError::Fenced(format!("{}: another process runs with this instance id", self.id)));
         };
+        let changes = self.hear(changes);
         for change in &changes {
             if let Membership::Assigned(partitions) = change {
                 partitions.iter().for_each(|p| *self.may_open.entry(*p).or_default() += 1);
@@ -278,7 +317,12 @@ impl Log for SimLog {
     }
 
     fn commit(&mut self, transaction: &Transaction<'_>) -> Result<Positions, CommitError> {
-        let outcome = self.transact(transaction);
+        let membership = self.membership();
+        if !self.tenure.goes_on(membership.map(|(id, _)| id).as_ref()) && self.world(|w| w.planted != Some(Defect::AnyMemberCommits)) {
+            self.world(|w| w.count("a worker whose membership was over"));
+            return Err(CommitError::Aborted("the group took this member for dead".into()));
+        }
+        let outcome = self.transact(transaction, membership);
         self.rests_until = self.world(|w| w.now() + w.faults.rest);
         outcome
     }

@@ -61,4 +61,8 @@ defects! {
     DeletionsNotLogged,
     /// An input that is held back when it is started anew stays so for ever.
     HeldForGood,
+    /// What is held is committed as whichever member the client is by now.
+    AnyMemberCommits,
+    /// What a client kept through a membership that ended is gone on with, once it is a member again.
+    KeptIsAssigned,
 }
