@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -85,6 +85,8 @@ struct Shared {
     /// Faults still to happen, by the request they are for, in order.
     faults: Mutex<HashMap<i16, VecDeque<Fault>>>,
     happened: Mutex<u32>,
+    /// Bytes of the broker's answers.
+    answered: AtomicU64,
     hold: Mutex<Hold>,
     /// Told when a held request may go on.
     released: Condvar,
@@ -118,6 +120,7 @@ impl Proxy {
             kafka,
             faults: Mutex::default(),
             happened: Mutex::default(),
+            answered: AtomicU64::new(0),
             hold: Mutex::default(),
             released: Condvar::new(),
             connections: Mutex::default(),
@@ -161,6 +164,12 @@ impl Proxy {
     #[must_use]
     pub fn happened(&self) -> u32 {
         *self.shared.happened.lock().unwrap()
+    }
+
+    /// How many bytes the broker has answered, to all clients together.
+    #[must_use]
+    pub fn answered_bytes(&self) -> u64 {
+        self.shared.answered.load(Ordering::SeqCst)
     }
 
     /// Holds the next `EndTxn` of a transactional id that contains `id` back, with all that follows on its connection.
@@ -278,6 +287,7 @@ impl Shared {
 
     fn pass_responses(&self, mut server: &TcpStream, mut client: &TcpStream, pending: &Pending) -> io::Result<()> {
         while let Some(frame) = read_frame(&mut server)? {
+            self.answered.fetch_add(frame.len() as u64, Ordering::SeqCst);
             // Size, correlation id (32 bits).
             match correlation(&frame, 4).and_then(|correlation| pending.lock().unwrap().remove(&correlation)) {
                 None => client.write_all(&frame)?,

@@ -133,6 +133,9 @@ impl Kafka {
         config.set("session.timeout.ms", self.settings.session_timeout.as_millis().to_string());
         config.set("heartbeat.interval.ms", (self.settings.session_timeout.as_millis() / 4).to_string());
         config.set("max.poll.interval.ms", "300000");
+        // Each input has a queue of its own.
+        config.set("queued.max.messages.kbytes", "1024");
+        config.set("fetch.message.max.bytes", "1048576");
         config
     }
 

@@ -3,15 +3,17 @@
 use super::{
     client::{ANSWER, Kafka, ask, classify, taken_over},
     context::{MemberContext, answer},
+    queues::{Bell, Consumer},
 };
 use crate::log::{LogError, Membership};
 use rdkafka::{
     bindings::{rd_kafka_mem_free, rd_kafka_memberid},
-    consumer::{BaseConsumer, Consumer},
+    consumer::Consumer as _,
     types::RDKafkaErrorCode,
 };
 use std::{
     ffi::CStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -23,19 +25,21 @@ pub struct Member {
     inputs: Vec<usize>,
     leave: bool,
     /// The client.
-    pub consumer: BaseConsumer<MemberContext>,
+    pub consumer: Arc<Consumer>,
+    bell: Bell,
     fences: Fences,
 }
 
 impl Member {
     /// Joins `group` as the `worker`-th member of this instance, and subscribes to the first of `inputs`. With `leave` the
-    /// membership is given up when it ends; otherwise the place is kept for the next life.
+    /// membership is given up when it ends; otherwise the place is kept for the next life. `bell` rings when the client has something to
+    /// tell.
     ///
     /// # Errors
     /// When the cluster can't be reached, or refuses.
-    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], leave: bool) -> Result<Self, LogError> {
-        let consumer = joined(kafka, group, worker, inputs, leave)?;
-        Ok(Self { kafka: kafka.clone(), group, worker, inputs: inputs.to_vec(), leave, consumer, fences: Fences::default() })
+    pub fn join(kafka: &Kafka, group: &'static str, worker: u32, inputs: &[usize], leave: bool, bell: Bell) -> Result<Self, LogError> {
+        let consumer = joined(kafka, group, worker, inputs, leave, bell.clone())?;
+        Ok(Self { kafka: kafka.clone(), group, worker, inputs: inputs.to_vec(), leave, consumer, bell, fences: Fences::default() })
     }
 
     /// Its static id.
@@ -77,7 +81,7 @@ impl Member {
         }
         tracing::warn!(group = self.group, member = self.id(), "joining again: {reason}");
         self.end();
-        self.consumer = joined(&self.kafka, self.group, self.worker, &self.inputs, self.leave)?;
+        self.consumer = joined(&self.kafka, self.group, self.worker, &self.inputs, self.leave, self.bell.clone())?;
         Ok(())
     }
 
@@ -111,9 +115,10 @@ impl Drop for Member {
     }
 }
 
-fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool) -> Result<BaseConsumer<MemberContext>, LogError> {
-    let consumer: BaseConsumer<MemberContext> =
+fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool, bell: Bell) -> Result<Arc<Consumer>, LogError> {
+    let mut consumer: Consumer =
         kafka.member(group, worker, leave).create_with_context(MemberContext::default()).map_err(|e| classify("joining", &e))?;
+    consumer.set_nonempty_callback(move || bell.ring());
     // Metadata of all inputs before subscribing: otherwise a companion's first fetch waits 1.5 s.
     for &topic in inputs {
         let name = kafka.name(topic);
@@ -122,7 +127,7 @@ fn joined(kafka: &Kafka, group: &str, worker: u32, inputs: &[usize], leave: bool
     let lead = inputs.first().ok_or_else(|| LogError::Fatal(format!("{group} has no inputs")))?;
     let name = kafka.name(*lead);
     consumer.subscribe(&[name.as_str()]).map_err(|e| classify(&name, &e))?;
-    Ok(consumer)
+    Ok(Arc::new(consumer))
 }
 
 /// How often an id was taken from its holder lately.

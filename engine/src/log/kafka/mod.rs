@@ -10,6 +10,7 @@ mod context;
 mod drained;
 mod member;
 mod purge;
+mod queues;
 mod reader;
 mod reports;
 mod settle;

@@ -124,7 +124,12 @@ impl Writer {
         match written {
             Ok(()) => {
                 let delivered = self.producer.context().take();
-                Ok(delivered.into_iter().map(|(at, next)| (at.partition, next)).collect())
+                let positions: Positions = delivered.into_iter().map(|(at, next)| (at.partition, next)).collect();
+                match transaction.tasks.iter().find(|task| !positions.contains_key(&task.partition)) {
+                    // Its rows are in the changelog, and where is not known: restoring finds them.
+                    Some(task) => Err(CommitError::Unknown(format!("nothing was heard of where partition {}'s rows lie", task.partition))),
+                    None => Ok(positions),
+                }
             }
             Err(e) => Err(self.recover(&e)),
         }

@@ -1,10 +1,11 @@
 //! A worker's way to Kafka: a static member of the group, with the topics that go with its partitions.
 
 use super::{
-    client::{Kafka, classify, whole_millis},
+    client::{Kafka, classify},
     context::unassign,
     member::Member,
     purge::Purge,
+    queues::Queues,
     reader::{KafkaReader, record},
     settle::Settling,
     stores::{OpenStores, Stores},
@@ -12,7 +13,9 @@ use super::{
     transaction::Writer,
     watch::Watch,
 };
-use crate::log::{CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, TopicPartition, Transaction, tenure::Tenure};
+use crate::log::{
+    CommitError, Log, LogError, Membership, Opened, Polled, Positions, Reader, Record, TopicPartition, Transaction, tenure::Tenure,
+};
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +23,6 @@ use std::{
 };
 use tillflow_schemas::Role;
 
-/// Records taken in one poll, at most.
-const BATCH: usize = 4_000;
 /// How often the ends of the inputs are asked for, and positions looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// The same where somebody waits for them. Shorter polls are rests between commits, which the ends are nothing to.
@@ -39,9 +40,7 @@ pub struct KafkaLog {
     stores: OpenStores,
     reader: KafkaReader,
     started: BTreeSet<TopicPartition>,
-    /// Inputs that are held back. The client holds a partition back until it is told otherwise, also when it was given up and comes
-    /// again (librdkafka's `APP_PAUSE`, which unassigning leaves as it is).
-    held: BTreeSet<TopicPartition>,
+    queues: Queues,
     ends: BTreeMap<TopicPartition, i64>,
     /// All ends are at least of then.
     learned: Instant,
@@ -69,7 +68,8 @@ impl KafkaLog {
         let began = Instant::now();
         let writer = Writer::new(kafka, kafka.transactional_id(group, worker))?;
         let initialised = began.elapsed();
-        let member = Member::join(kafka, group, worker, inputs, leave)?;
+        let queues = Queues::new();
+        let member = Member::join(kafka, group, worker, inputs, leave, queues.bell())?;
         let subscribed = began.elapsed();
         let reader = KafkaReader::new(kafka, true)?;
         let changelog_id = reader.topic_id(changelog)?;
@@ -85,7 +85,7 @@ impl KafkaLog {
             stores: OpenStores::new(stores, group),
             reader,
             started: BTreeSet::new(),
-            held: BTreeSet::new(),
+            queues,
             ends: BTreeMap::new(),
             learned: Instant::now(),
             positions: BTreeMap::new(),
@@ -140,13 +140,48 @@ impl KafkaLog {
         }
     }
 
+    /// Hears what the client tells of the group. Records come in the inputs' own queues; should one come here, it counts.
+    fn hear(&mut self, records: &mut Vec<Record>) -> Result<(), LogError> {
+        loop {
+            let e = match self.member.consumer.poll(Duration::ZERO) {
+                None => return Ok(()),
+                Some(Ok(message)) => {
+                    records.extend(record(&self.kafka, &message));
+                    continue;
+                }
+                Some(Err(e)) => e,
+            };
+            self.refuse(&e)?;
+        }
+    }
+
+    /// What comes of an error while reading.
+    fn refuse(&mut self, e: &KafkaError) -> Result<(), LogError> {
+        match (e.rdkafka_error_code(), classify("reading", e)) {
+            (Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId), _) if self.member.fenced().is_some() => Ok(()),
+            (_, e @ LogError::Fatal(_)) => Err(e),
+            (Some(RDKafkaErrorCode::Fatal), e) => Err(LogError::Fatal(e.to_string())),
+            // Whose partitions are another's by now may find that one's input deleted: it is told so below.
+            (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), _)
+                if !self.tenure.goes_on(self.member.number().as_ref()) =>
+            {
+                Ok(())
+            }
+            (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
+                Err(LogError::Fatal(format!("{e}: {}", lost(&self.kafka, &mut self.reader, &self.positions))))
+            }
+            (_, e) => {
+                tracing::debug!(group = self.group, "{e}");
+                Ok(())
+            }
+        }
+    }
+
     /// Takes inputs from the client. Whoever has them next reads them.
     fn unassign(&mut self, inputs: &[TopicPartition]) -> Result<(), KafkaError> {
-        let held: Vec<_> = inputs.iter().copied().filter(|at| self.held.remove(at)).collect();
-        if !held.is_empty() {
-            self.member.consumer.resume(&self.kafka.list(held))?;
-        }
-        unassign(&self.member.consumer, &self.kafka.list(inputs.iter().copied()))
+        unassign(&self.member.consumer, &self.kafka.list(inputs.iter().copied()))?;
+        inputs.iter().for_each(|at| self.queues.remove(*at));
+        Ok(())
     }
 
     /// Moves an assigned input elsewhere.
@@ -159,6 +194,7 @@ impl KafkaLog {
         for (at, offset) in inputs {
             let name = self.kafka.name(at.topic);
             list.add_partition_offset(&name, at.partition as i32, Offset::Offset(*offset)).map_err(|e| classify(&name, &e))?;
+            self.queues.add(&self.member.consumer, &name, *at)?;
         }
         self.member.consumer.incremental_assign(&list).map_err(|e| classify("starting inputs", &e))?;
         self.started.extend(inputs.iter().map(|(at, _)| *at));
@@ -171,33 +207,24 @@ impl Log for KafkaLog {
     fn poll(&mut self, timeout: Duration) -> Result<Polled, LogError> {
         let mut polled = Polled::default();
         let deadline = Instant::now() + timeout;
-        while polled.records.len() < BATCH {
-            let wait = if polled.records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let message = self.member.consumer.poll(whole_millis(wait.min(LOOK_EVERY)));
-            match message {
-                Some(Ok(message)) => polled.records.extend(record(&self.kafka, &message)),
-                Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(e)) => match (e.rdkafka_error_code(), classify("reading", &e)) {
-                    (Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId), _) if self.member.fenced().is_some() => break,
-                    (_, e @ LogError::Fatal(_)) => return Err(e),
-                    (Some(RDKafkaErrorCode::Fatal), e) => return Err(LogError::Fatal(e.to_string())),
-                    (Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange), e) => {
-                        let lost = lost(&self.kafka, &mut self.reader, &self.positions);
-                        return Err(LogError::Fatal(format!("{e}: {lost}")));
-                    }
-                    (_, e) => tracing::debug!(group = self.group, "{e}"),
-                },
-                None if polled.records.is_empty() && Instant::now() < deadline && !self.member.consumer.context().next_change_waits() => {}
-                None => break,
-            }
+        loop {
             // A change of membership is dealt with before what comes after it.
-            if self.member.consumer.context().next_change_waits() {
+            self.hear(&mut polled.records)?;
+            if self.member.consumer.context().next_change_waits() || self.member.fenced().is_some() {
                 break;
             }
+            let taken = self.queues.take(&self.kafka);
+            polled.records.extend(taken.records);
+            taken.errors.iter().try_for_each(|e| self.refuse(e))?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !polled.records.is_empty() || left.is_zero() {
+                break;
+            }
+            self.queues.wait(left.min(LOOK_EVERY));
         }
         if let Some(reason) = self.member.fenced() {
+            self.queues.clear();
             self.member.join_anew(&reason)?;
-            self.held.clear();
             polled.changes.push(self.tenure.end());
         }
         polled.changes.extend(self.tenure.lost());
@@ -271,14 +298,7 @@ impl Log for KafkaLog {
     }
 
     fn pause(&mut self, input: TopicPartition, paused: bool) -> Result<(), LogError> {
-        let list = self.kafka.list([input]);
-        let done = if paused { self.member.consumer.pause(&list) } else { self.member.consumer.resume(&list) };
-        done.map_err(|e| classify("holding an input back", &e))?;
-        if paused {
-            self.held.insert(input);
-        } else {
-            self.held.remove(&input);
-        }
+        self.queues.hold(input, paused);
         Ok(())
     }
 
