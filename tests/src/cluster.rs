@@ -65,6 +65,13 @@ impl Shop {
         shop
     }
 
+    /// The cluster as instances reach it.
+    #[must_use]
+    pub fn reached(&self) -> Cluster {
+        let settings = KafkaSettings { brokers: self.brokers.clone(), ..KafkaSettings::clone(&self.cluster.settings) };
+        Cluster::new(settings, &self.cluster.catalog)
+    }
+
     /// An instance, to be spawned: its clock follows events alone, and it waits for inputs however long it takes.
     #[must_use]
     pub fn instance(&self, id: &str, workers: u32) -> Run {

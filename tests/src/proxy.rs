@@ -67,8 +67,8 @@ enum Hold {
 #[derive(Debug, Clone, Copy)]
 enum Awaited {
     Fault(Fault),
-    /// The answer to the request that was held, in this version of the protocol.
-    Late(i16),
+    /// The answer to the request that was held, whose error code lies there.
+    Late(usize),
 }
 
 /// A running proxy. Its connections end when it is dropped.
@@ -172,9 +172,10 @@ impl Proxy {
         self.shared.answered.load(Ordering::SeqCst)
     }
 
-    /// Holds the next `EndTxn` of a transactional id that contains `id` back, with all that follows on its connection.
-    pub fn hold_commit(&self, id: &str) {
-        *self.shared.hold.lock().unwrap() = Hold::For(Api::EndTxn as i16, id.into());
+    /// Holds the next request of this kind that contains `id` back, with all that follows on its connection: the `EndTxn` of a
+    /// transactional id, or the `JoinGroup` of a static member.
+    pub fn hold(&self, api: Api, id: &str) {
+        *self.shared.hold.lock().unwrap() = Hold::For(api as i16, id.into());
     }
 
     /// Whether a request is held back.
@@ -275,7 +276,9 @@ impl Shared {
                     return Ok(());
                 }
                 Some(fault) => Some(Awaited::Fault(fault)),
-                None => api.zip(version).filter(|(api, _)| self.hold(*api, &frame)).map(|(_, version)| Awaited::Late(version)),
+                None => {
+                    api.zip(version).filter(|(api, _)| self.hold(*api, &frame)).map(|(api, version)| Awaited::Late(error_at(api, version)))
+                }
             };
             if let (Some(awaited), Some(correlation)) = (awaited, correlation(&frame, 8)) {
                 pending.lock().unwrap().insert(correlation, awaited);
@@ -291,9 +294,8 @@ impl Shared {
             // Size, correlation id (32 bits).
             match correlation(&frame, 4).and_then(|correlation| pending.lock().unwrap().remove(&correlation)) {
                 None => client.write_all(&frame)?,
-                Some(Awaited::Late(version)) => {
-                    // From version 3 on there are tags before the throttle time (32 bits), which the error follows.
-                    let code = short(&frame, if version < 3 { 12 } else { 13 }).expect("an error code");
+                Some(Awaited::Late(at)) => {
+                    let code = short(&frame, at).expect("an error code");
                     *self.hold.lock().unwrap() = Hold::Answered(code);
                     client.write_all(&frame)?;
                 }
@@ -331,6 +333,13 @@ impl Shared {
 
 fn short(frame: &[u8], at: usize) -> Option<i16> {
     Some(i16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// Where the error code lies in the answer to `EndTxn` or `JoinGroup`: after size, correlation id and throttle time (32 bits each), and
+/// where the version is a flexible one after the header's tags, of which there are none.
+fn error_at(api: i16, version: i16) -> usize {
+    let first_flexible = if api == Api::JoinGroup as i16 { 6 } else { 3 };
+    if version < first_flexible { 12 } else { 13 }
 }
 
 fn correlation(frame: &[u8], at: usize) -> Option<i32> {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 use tillflow_tests::{
-    Kafka, Run, Tillflow,
+    Api, Kafka, Run, Tillflow,
     cluster::PARTITIONS,
     orders::{earned, earned_at, orders},
     until,
@@ -34,7 +34,7 @@ fn a_transaction_that_a_sleeper_left_open_is_ended_by_the_next_owner_where_no_ti
     until("all count", LIMIT, || earned(&kafka, &prefix).len() == 40);
 
     // It falls asleep with its request to commit on the way.
-    proxy.hold_commit("customers.one-");
+    proxy.hold(Api::EndTxn, "customers.one-");
     assert_eq!(other.post("/v1/events", orders(40..80)).status(), 202);
     until("it commits", LIMIT, || proxy.holds());
     sleeper.process().freeze();

@@ -123,7 +123,7 @@ fn reader(kafka: &Kafka, brokers: &str, files: &Scratch, records: usize, value: 
         producer.send(BaseRecord::<(), _>::to(&shop.topic("user_events")).partition(0).payload(value)).map_err(|(e, _)| e).unwrap();
     }
     producer.flush(LIMIT).unwrap();
-    let mut log = KafkaLog::join(&shop.cluster, "customers", 0, &[lead], &stores, true).unwrap();
+    let mut log = KafkaLog::join(&shop.reached(), "customers", 0, &[lead], &stores, true).unwrap();
     until("the group gives it the partition", LIMIT, || {
         let changes = log.poll(Duration::from_millis(50)).unwrap().changes;
         changes.iter().any(|c| matches!(c, Membership::Assigned(partitions) if partitions.contains(&0)))
@@ -183,6 +183,6 @@ fn what_is_held_back_is_fetched_once_and_comes_in_its_order() {
         next == RECORDS as i64
     });
     let (all, fetched) = ((RECORDS * value.len()) as u64, proxy.answered_bytes() - before);
-    assert!(fetched < all * 3 / 2, "{fetched} bytes came for {all}");
+    assert!((all..all * 3 / 2).contains(&fetched), "{fetched} bytes came for {all}");
     log.close(true);
 }

@@ -260,7 +260,7 @@ impl<'a> Torture<'a> {
     /// Falls asleep with its request to commit on the way, unless it has nothing to commit. Another takes over; then the
     /// request arrives.
     fn freeze(&mut self, i: usize, seconds: u64) {
-        self.proxy.hold_commit(&format!(".{}-", NAMES[i]));
+        self.proxy.hold(Api::EndTxn, &format!(".{}-", NAMES[i]));
         let holds_within = |t: &Self, limit| {
             let asked = Instant::now();
             until("it commits, or a while", LONG, || t.proxy.holds() || asked.elapsed() > limit);

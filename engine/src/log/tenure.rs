@@ -38,28 +38,21 @@ impl<M: PartialEq> Tenure<M> {
     /// A change that the client tells while it is this member.
     pub fn hear(&mut self, change: Membership, member: Option<M>) -> Told {
         let goes_on = self.member.is_some() && self.member == member;
-        let told = |change| Told { change, start_over: false };
-        match change {
+        let change = match change {
             Membership::Assigned(new) if goes_on || self.claimed.is_empty() => {
                 (self.member, self.over) = (member, false);
                 self.claimed.extend(&new);
-                told(Membership::Assigned(new))
+                Membership::Assigned(new)
             }
             // The client took what it had into a new membership. Whoever owned that meanwhile may only now be asked for it.
-            Membership::Assigned(_) => Told { change: self.end(), start_over: true },
-            Membership::Revoked(gone) | Membership::Lost(gone) if !goes_on => {
-                self.claimed.retain(|p| !gone.contains(p));
-                told(Membership::Lost(gone))
-            }
-            Membership::Revoked(gone) => {
-                self.claimed.retain(|p| !gone.contains(p));
-                told(Membership::Revoked(gone))
-            }
-            Membership::Lost(gone) => {
-                self.claimed.retain(|p| !gone.contains(p));
-                told(Membership::Lost(gone))
-            }
+            Membership::Assigned(_) => return Told { change: self.end(), start_over: true },
+            Membership::Revoked(gone) | Membership::Lost(gone) if !goes_on => Membership::Lost(gone),
+            asked_back => asked_back,
+        };
+        if let Membership::Revoked(gone) | Membership::Lost(gone) = &change {
+            self.claimed.retain(|p| !gone.contains(p));
         }
+        Told { change, start_over: false }
     }
 
     /// Whether what is held may be committed by this member.
@@ -71,9 +64,11 @@ impl<M: PartialEq> Tenure<M> {
 
     /// What the worker is to hear after it could not commit.
     pub fn lost(&mut self) -> Option<Membership> {
-        let lost = self.over && !self.claimed.is_empty();
-        (self.member, self.over) = (self.member.take().filter(|_| !self.over), false);
-        lost.then(|| Membership::Lost(self.claimed.iter().copied().collect()))
+        if !std::mem::take(&mut self.over) {
+            return None;
+        }
+        self.member = None;
+        (!self.claimed.is_empty()).then(|| Membership::Lost(self.claimed.iter().copied().collect()))
     }
 
     /// All is lost.
