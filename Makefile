@@ -14,7 +14,7 @@ ROUNDS ?= 100
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check-k8s bench simulate torture fmt lint doc setup clean clean-all
+.PHONY: help demo test check-k8s bench profile simulate torture fmt lint doc setup clean clean-all
 # Recipes share one build directory and the machine's cores.
 .NOTPARALLEL:
 
@@ -44,6 +44,10 @@ torture: ## processes killed, frozen, wiped, the broker restarted and lost, answ
 bench: ## the side-by-side benchmarks: a table, and a JSON file
 	@scripts/setup bench
 	@scripts/bench $(ARGS)
+
+profile: ## where the processor time of a benchmark goes, by perf (ARGS="--contenders bounded")
+	@scripts/setup bench
+	@scripts/profile $(ARGS)
 
 ##@ Change it
 
