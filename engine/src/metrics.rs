@@ -58,6 +58,8 @@ pub struct Metrics {
     pub warnings_total: IntCounterVec,
     /// Where a group's time goes.
     pub stages: Stages,
+    /// Where a task's time goes, by group, partition and stage.
+    pub task_seconds: CounterVec,
     /// What workers note for the warnings.
     pub notes: Notes,
 }
@@ -103,6 +105,11 @@ impl Metrics {
             &["group", "stage"],
         )?;
         register(Box::new(seconds.clone()))?;
+        let task_seconds = CounterVec::new(
+            Opts::new("tillflow_task_seconds_total", "Seconds spent in decode, process, store, commit"),
+            &["group", "partition", "stage"],
+        )?;
+        register(Box::new(task_seconds.clone()))?;
         let buckets = vec![0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
         let commit_latency =
             HistogramVec::new(HistogramOpts::new("tillflow_commit_latency_seconds", "Time a commit takes").buckets(buckets), &["group"])?;
@@ -130,6 +137,7 @@ impl Metrics {
             warnings: gauge("warnings", "Warnings that count now: 1 each", &["kind", "place"])?,
             warnings_total: counter("warnings_total", "Warnings logged", &["kind"])?,
             stages: Stages::new(seconds, latencies.into()),
+            task_seconds,
             notes: Notes::default(),
             registry,
         })

@@ -29,7 +29,7 @@ fn every_test_and_defect_that_proves_a_step_is_there() {
     let code: Vec<&str> = document.split('`').skip(1).step_by(2).collect();
     let tests: Vec<&str> = code.iter().filter_map(|code| code.strip_suffix('…')).filter(|name| !name.contains('.')).collect();
     let planted: Vec<&str> =
-        code.iter().copied().filter(|code| code.starts_with(char::is_uppercase) && !code.contains(|c| c == '_' || c == '=')).collect();
+        code.iter().copied().filter(|code| code.starts_with(char::is_uppercase) && !code.contains(['_', '='])).collect();
     assert!(tests.len() > 40 && planted.len() > 15, "{tests:?} {planted:?}");
     for test in tests {
         assert!(functions.iter().any(|function| function.starts_with(test)), "no test begins with {test}");

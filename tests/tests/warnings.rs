@@ -55,6 +55,20 @@ fn a_robot_and_a_till_with_a_wrong_clock_are_named() {
         let name = format!("tillflow_stage_seconds_total{{group=\"customers\",stage=\"{stage}\"}}");
         assert!(value(&name).is_some_and(|seconds| seconds > 0.0), "{name} in {metrics}");
     }
+    // Those of the tasks come to no more than their group's, which is counted a moment later.
+    until("each task's part is known", LONG, || {
+        let metrics = shop.get("/metrics").text().unwrap();
+        ["decode", "process", "store", "commit"].iter().all(|stage| {
+            let of_stage = format!("stage=\"{stage}\"}}");
+            let seconds = |name: &str| -> Vec<f64> {
+                let lines = metrics.lines().filter(|l| l.starts_with(&format!("{name}{{group=\"customers\"")) && l.contains(&of_stage));
+                lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect()
+            };
+            let (tasks, group) = (seconds("tillflow_task_seconds_total"), seconds("tillflow_stage_seconds_total"));
+            let sum: f64 = tasks.iter().sum();
+            tasks.len() == 4 && sum > 0.0 && group.iter().sum::<f64>() >= sum * 0.999
+        })
+    });
     for name in ["poll_latency_max", "process_latency_max", "commit_latency_avg", "commit_latency_max"] {
         assert!(value(&format!("tillflow_{name}{{group=\"customers\"}}")).is_some_and(|ms| ms > 0.0), "{name} in {metrics}");
     }

@@ -64,7 +64,7 @@ fn warning((group, partition): &(String, u32), course: &Course) -> Warning {
         kind: "lag",
         place: format!("{group} {partition}"),
         what: format!("{group} {partition} falls behind: from {from} to {to} waiting records within {STRETCHES} minutes"),
-        mend: "see in tillflow_stage_seconds_total where its time goes; add workers or instances up to the number of partitions, a faster \
+        mend: "see in tillflow_task_seconds_total where its time goes; add workers or instances up to the number of partitions, a faster \
                disk where store is large, or look at the brokers where commit is"
             .into(),
     }

@@ -173,9 +173,15 @@ impl<L: Log> Worker<L> {
         };
         let polled_for = self.took(Stage::Poll, started);
         let delivers = !polled.records.is_empty();
-        for record in polled.records {
-            if let Some(partition) = self.running.get_mut(&record.at.partition) {
-                partition.deliver(record, polled_for);
+        let (mut records, mut began) = (polled.records.into_iter().peekable(), polled_for);
+        while let Some(record) = records.next() {
+            let number = record.at.partition;
+            let Some(partition) = self.running.get_mut(&number) else { continue };
+            partition.deliver(record, polled_for);
+            if records.peek().is_none_or(|next| next.at.partition != number) {
+                let ended = self.shared.config.wall.instant();
+                partition.took(Stage::Decode, ended.saturating_duration_since(began));
+                began = ended;
             }
         }
         if delivers {
@@ -325,13 +331,13 @@ impl<L: Log> Worker<L> {
         let wall = &self.shared.config.wall;
         let (began, mut reads) = (wall.instant(), Duration::ZERO);
         for (_, partition) in self.running.iter_mut().filter(|(number, _)| !paused.contains(number)) {
-            let started = wall.instant();
+            let (started, mut worked) = (wall.instant(), false);
             for n in 0..share {
                 if n % LOOK_EVERY == 0 && wall.elapsed(started) > time {
                     break;
                 }
                 match partition.step(&globals, &self.log)? {
-                    Step::Processed => idle = false,
+                    Step::Processed => worked = true,
                     Step::Waiting => break,
                     Step::Empty => {
                         partition.pass_gaps(&self.log);
@@ -340,7 +346,13 @@ impl<L: Log> Worker<L> {
                     }
                 }
             }
-            reads += partition.store().take_read_time();
+            let waited = partition.store().take_read_time();
+            reads += waited;
+            if worked {
+                idle = false;
+                partition.took(Stage::Process, wall.elapsed(started));
+                partition.took(Stage::Store, waited);
+            }
         }
         drop(globals);
         if !idle {
@@ -368,6 +380,7 @@ impl<L: Log> Worker<L> {
     fn commit(&mut self) -> Result<(), WorkerError> {
         let wall = self.shared.config.wall.clone();
         let started = wall.instant();
+        let shares: Vec<_> = self.running.iter().map(|(number, partition)| (*number, partition.pending_bytes())).collect();
         let outcome = commit::commit(&mut self.log, &mut self.running);
         self.last_commit = wall.instant();
         let (group, metrics) = (self.group.name, &self.shared.metrics);
@@ -379,6 +392,7 @@ impl<L: Log> Worker<L> {
                 let took = wall.elapsed(started);
                 metrics.commit_latency_of(group).observe(took.as_secs_f64());
                 metrics.stages.took(group, Stage::Commit, took);
+                self.share_out(took, &shares);
                 metrics.notes.committed(group, took);
                 let consumed: Vec<_> = self.running.values().flat_map(Partition::consumed).collect();
                 self.log.purge(&consumed);
@@ -418,6 +432,16 @@ impl<L: Log> Worker<L> {
                 Ok(())
             }
             Err(commit::Failed::State(e)) => Err(e.into()),
+        }
+    }
+
+    /// A transaction is all tasks' at once: each counts the part of its time that its bytes are of all.
+    fn share_out(&self, took: Duration, shares: &[(u32, usize)]) {
+        let all: usize = shares.iter().map(|(_, bytes)| bytes).sum();
+        for (number, bytes) in shares.iter().filter(|(_, bytes)| *bytes > 0) {
+            if let Some(partition) = self.running.get(number) {
+                partition.took(Stage::Commit, took.mul_f64(*bytes as f64 / all as f64));
+            }
         }
     }
 

@@ -14,10 +14,15 @@ use crate::{
     config::{EngineConfig, FUTURE},
     log::{Log, NewRecord, Record, TopicPartition},
     metrics::Metrics,
+    stages::Stage,
     watch::HotKeys,
 };
 use counters::Counters;
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tillflow_engine_api::{CheckFn, Done, Failure, Globals, Task};
 use tillflow_schemas::{Catalog, Codec, Event, Record as _, Role, TRACEPARENT, Timestamp, Trace, UserEventKind, shorten};
 use tillflow_state::{StateError, Store};
@@ -110,7 +115,7 @@ impl Partition {
             queue: Default::default(),
             paused: false,
         });
-        let task_group = task.group().name;
+        let (task_group, number) = (task.group().name, task.place().partition);
         let mut partition = Self {
             task,
             inputs: inputs.collect(),
@@ -123,7 +128,7 @@ impl Partition {
             claimed: shared.config.claimant.is_none(),
             told: false,
             moved: false,
-            counters: Counters::new(task_group, &shared.metrics),
+            counters: Counters::new(task_group, number, &shared.metrics),
             processed: 0,
             keys: HotKeys::default(),
             waiting: None,
@@ -386,6 +391,11 @@ impl Partition {
     /// Records that were delivered and wait to be processed.
     pub fn queued(&self) -> usize {
         self.inputs.iter().map(|i| i.queue.len()).sum()
+    }
+
+    /// A stage of this task took this long.
+    pub fn took(&self, stage: Stage, took: Duration) {
+        self.counters.took(stage, took);
     }
 
     /// The task's store.
