@@ -316,8 +316,13 @@ fn keys_of(shop: Shop) -> Keys {
 /// When topics are not as declared, or the cluster refuses.
 pub async fn prepare_topics(config: &Config, catalog: &Arc<Catalog>) -> Result<()> {
     let kafka = cluster(config, catalog)?;
-    let look = kafka.clone();
-    let plan = tokio::task::spawn_blocking(move || kafka::plan(&look)).await??;
+    let (of_brokers, of_topics) = (kafka.clone(), kafka.clone());
+    let unfit = tokio::task::spawn_blocking(move || kafka::unfit(&of_brokers));
+    let plan = tokio::task::spawn_blocking(move || kafka::plan(&of_topics)).await??;
+    let unfit = unfit.await?;
+    if !unfit.is_empty() {
+        bail!("the brokers' settings do not let a shop run:\n  {}", unfit.join("\n  "));
+    }
     let (missing, others): (Vec<_>, Vec<_>) = plan.differences.into_iter().partition(|d| matches!(d, kafka::Difference::Missing { .. }));
     kafka::check(&others)?;
     if missing.is_empty() {

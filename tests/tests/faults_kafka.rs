@@ -90,6 +90,19 @@ fn a_broker_or_registry_that_is_not_there_at_the_start_ends_with_1_and_is_named(
 }
 
 #[test]
+fn brokers_whose_settings_a_shop_cant_run_with_end_it_with_1_and_are_named() {
+    let limits = [("group.min.session.timeout.ms", "30000"), ("transaction.max.timeout.ms", "5000")];
+    let kafka = limits.iter().fold(Kafka::setup(), |kafka, (name, value)| kafka.property(name, value)).start();
+    let named: Vec<_> = limits.iter().map(|(name, value)| format!("broker 1: its {name} is {value}")).collect();
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    instance(&kafka, &kafka.prefix(), "one").finish().says(1, &named);
+    assert!(kafka.topics().is_empty(), "nothing was created: {:?}", kafka.topics());
+    let doctor = Tillflow::command(["doctor", "--brokers", &kafka.bootstrap()]).finish();
+    doctor.says(1, &["1 of 8 checks failed"]);
+    assert!(named.iter().all(|words| doctor.stdout.contains(words)), "{}", doctor.stdout);
+}
+
+#[test]
 #[ignore = "Kafka itself may leave a hanging transaction when killed with one open: docs/decisions/hanging-transactions.md"]
 fn a_broker_that_is_lost_for_long_is_waited_for_and_each_order_counts_once() {
     let mut kafka = Kafka::start();

@@ -16,7 +16,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tillflow_engine::log::kafka::{Difference, Plan, UNREPLICATED, plan};
+use tillflow_engine::log::kafka::{Difference, Plan, UNREPLICATED, plan, unfit};
 use tillflow_schemas::{
     Catalog,
     registry::{self, Verdict},
@@ -194,17 +194,23 @@ fn kafka(config: &Config) -> Found {
     if config.log_kind() == LogKind::Embedded {
         return fine("not configured: the log is embedded");
     }
-    let look = || -> Result<Plan> {
+    let look = || -> Result<(Plan, Vec<String>)> {
         let kafka = place::cluster(config)?;
-        let plan = plan(&kafka)?;
+        let (plan, unfit) = (plan(&kafka)?, unfit(&kafka));
+        if !unfit.is_empty() {
+            return Ok((plan, unfit));
+        }
         // What every commit needs: a coordinator, and the right to a transactional id.
         let writer: BaseProducer = kafka.transactional(&format!("{}.doctor", kafka.settings.app_id)).create()?;
         writer.init_transactions(ANSWER).context("transactions")?;
-        Ok(plan)
+        Ok((plan, unfit))
     };
     let brokers = config.brokers.as_deref().unwrap_or_default();
     let plan = match look() {
-        Ok(plan) => plan,
+        Ok((_, unfit)) if !unfit.is_empty() => {
+            return failed(unfit.join("; "), "docs/kafka.md lists the brokers' settings that are needed");
+        }
+        Ok((plan, _)) => plan,
         Err(e) => return failed(format!("{e:#}"), "check brokers and kafka.options, and the rights that docs/kafka.md lists"),
     };
     let (missing, others): (Vec<_>, Vec<_>) = plan.differences.iter().partition(|d| matches!(d, Difference::Missing { .. }));

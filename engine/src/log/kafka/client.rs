@@ -221,6 +221,9 @@ pub fn classify(what: &str, error: &KafkaError) -> LogError {
         Some(E::Authentication | E::SaslAuthenticationFailed | E::UnsupportedSASLMechanism | E::UnsupportedVersion) => {
             LogError::Fatal(format!("{text}; check kafka.options"))
         }
+        Some(E::InvalidSessionTimeout | E::InvalidTransactionTimeout) => {
+            LogError::Fatal(format!("{text}; docs/kafka.md lists the brokers' settings that are needed"))
+        }
         _ => LogError::Unavailable(text),
     }
 }

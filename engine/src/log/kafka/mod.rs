@@ -5,6 +5,7 @@
 //! read-committed consumer gives the last stable offset.
 
 mod append;
+mod brokers;
 mod client;
 mod context;
 mod drained;
@@ -22,6 +23,7 @@ mod watch;
 mod worker;
 
 pub use append::{KafkaAppender, write_now};
+pub use brokers::unfit;
 pub(crate) use client::taken_over;
 pub use client::{Kafka, KafkaSettings, ask};
 pub use drained::drained;
