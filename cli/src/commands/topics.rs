@@ -96,7 +96,7 @@ fn show(differences: &[Difference], as_json: bool, out: Out<'_>) -> Result<()> {
         if matches!(difference, Difference::TooFew { keyed: true, .. }) {
             writeln!(
                 out,
-                "        widening it would move keys away from their state: set topics.partitions back, or replay into new topics"
+                "        widening it would move keys away from their state: set topics.partitions back, or bring what was recorded into new topics (docs/commands.md)"
             )?;
         }
     }
