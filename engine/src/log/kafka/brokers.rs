@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use std::time::Duration;
 
-/// Brokers of before take offsets from a member that was replaced (KIP-447).
+/// Brokers before it take offsets from a member that was replaced (KIP-447).
 const LEAST_VERSION: (u32, u32) = (2, 5);
 
 /// What of the brokers' settings a shop can't run with, and how to mend it. Empty where all is well, and where they may not be read,
