@@ -23,8 +23,6 @@ pub enum Stage {
     Commit,
 }
 
-/// All stages.
-pub const STAGES: [Stage; 5] = [Stage::Poll, Stage::Decode, Stage::Process, Stage::Store, Stage::Commit];
 /// Those that are known of each task. Poll is a worker's, for all of its tasks at once.
 pub const STAGES_OF_A_TASK: [Stage; 4] = [Stage::Decode, Stage::Process, Stage::Store, Stage::Commit];
 /// Averages and maxima are over one to two of this, as Kafka Streams' are.

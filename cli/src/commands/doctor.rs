@@ -194,24 +194,21 @@ fn kafka(config: &Config) -> Found {
     if config.log_kind() == LogKind::Embedded {
         return fine("not configured: the log is embedded");
     }
-    let look = || -> Result<(Plan, Vec<String>)> {
+    let look = || -> Result<Plan> {
         let kafka = place::cluster(config)?;
         let (plan, unfit) = (plan(&kafka)?, unfit(&kafka));
         if !unfit.is_empty() {
-            return Ok((plan, unfit));
+            bail!("{}", unfit.join("; "));
         }
         // What every commit needs: a coordinator, and the right to a transactional id.
         let writer: BaseProducer = kafka.transactional(&format!("{}.doctor", kafka.settings.app_id)).create()?;
         writer.init_transactions(ANSWER).context("transactions")?;
-        Ok((plan, unfit))
+        Ok(plan)
     };
     let brokers = config.brokers.as_deref().unwrap_or_default();
     let plan = match look() {
-        Ok((_, unfit)) if !unfit.is_empty() => {
-            return failed(unfit.join("; "), "docs/kafka.md lists the brokers' settings that are needed");
-        }
-        Ok((plan, _)) => plan,
-        Err(e) => return failed(format!("{e:#}"), "check brokers and kafka.options, and the rights that docs/kafka.md lists"),
+        Ok(plan) => plan,
+        Err(e) => return failed(format!("{e:#}"), "check brokers and kafka.options, and the settings and rights that docs/kafka.md lists"),
     };
     let (missing, others): (Vec<_>, Vec<_>) = plan.differences.iter().partition(|d| matches!(d, Difference::Missing { .. }));
     let list = |of: &[&Difference]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

@@ -1,13 +1,16 @@
 //! What the brokers' own settings have to allow.
 
-use super::client::{ANSWER, Kafka};
-use super::context::Quiet;
+use super::{
+    client::{ANSWER, Kafka},
+    context::Quiet,
+    topics::described,
+};
 use crate::config::COMMIT_TIMEOUT;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier},
+    admin::{AdminClient, ResourceSpecifier},
     error::KafkaError,
 };
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 /// Brokers before it take offsets from a member that was replaced (KIP-447).
 const LEAST_VERSION: (u32, u32) = (2, 5);
@@ -24,14 +27,9 @@ pub fn unfit(kafka: &Kafka) -> Vec<String> {
 fn settings(kafka: &Kafka) -> Result<Vec<String>, String> {
     let wrong = |e: KafkaError| e.to_string();
     let admin: AdminClient<Quiet> = kafka.producer().create_with_context(Quiet).map_err(wrong)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
     let mut problems = Vec::new();
     for broker in admin.inner().fetch_metadata(None, ANSWER).map_err(wrong)?.brokers() {
-        // Each answers for itself alone.
-        let asked = [ResourceSpecifier::Broker(broker.id())];
-        let mut answers = runtime.block_on(admin.describe_configs(&asked, &options)).map_err(wrong)?;
-        let settings: ConfigResource = answers.pop().ok_or("no answer")?.map_err(|code| code.to_string())?;
+        let settings = described(&admin, ResourceSpecifier::Broker(broker.id()))?;
         let found = judge(kafka.settings.session_timeout, |name| settings.get(name).and_then(|entry| entry.value.clone()));
         problems.extend(found.into_iter().map(|problem| format!("broker {}: {problem}", broker.id())));
     }
@@ -41,11 +39,8 @@ fn settings(kafka: &Kafka) -> Result<Vec<String>, String> {
 fn judge(session: Duration, stated: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let millis = |name: &str| stated(name).and_then(|value| value.parse().ok()).map(Duration::from_millis);
     let mut problems = Vec::new();
-    for (name, fits) in [
-        ("group.min.session.timeout.ms", (|limit, session| session >= limit) as fn(Duration, Duration) -> bool),
-        ("group.max.session.timeout.ms", |limit, session| session <= limit),
-    ] {
-        if let Some(limit) = millis(name).filter(|limit| !fits(*limit, session)) {
+    for (name, beyond) in [("group.min.session.timeout.ms", Ordering::Less), ("group.max.session.timeout.ms", Ordering::Greater)] {
+        if let Some(limit) = millis(name).filter(|limit| session.cmp(limit) == beyond) {
             let (limit, session) = (limit.as_millis(), session.as_secs());
             problems.push(format!("its {name} is {limit}, and kafka.session_timeout_s is {session}: change one of them"));
         }

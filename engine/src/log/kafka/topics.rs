@@ -7,7 +7,7 @@ use super::{
 };
 use crate::log::LogError;
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     error::KafkaError,
     producer::{BaseProducer, Producer},
 };
@@ -170,15 +170,18 @@ pub fn tombstones_stay(kafka: &Kafka, topic: usize) -> Duration {
 }
 
 fn delete_retention(kafka: &Kafka, name: &str) -> Result<Duration, String> {
-    let wrong = |e: KafkaError| e.to_string();
-    let admin: AdminClient<Quiet> = kafka.producer().create_with_context(Quiet).map_err(wrong)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-    let asked = [ResourceSpecifier::Topic(name)];
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
-    let mut answers = runtime.block_on(admin.describe_configs(&asked, &options)).map_err(wrong)?;
-    let settings = answers.pop().ok_or("no answer")?.map_err(|code| code.to_string())?;
+    let admin: AdminClient<Quiet> = kafka.producer().create_with_context(Quiet).map_err(|e| e.to_string())?;
+    let settings = described(&admin, ResourceSpecifier::Topic(name))?;
     let stated = settings.get(DELETE_RETENTION).and_then(|entry| entry.value.as_deref()?.parse().ok());
     stated.map(Duration::from_millis).ok_or_else(|| "it is not among the topic's settings".into())
+}
+
+/// The settings of one topic or broker: each broker answers for itself alone.
+pub fn described(admin: &AdminClient<Quiet>, of: ResourceSpecifier<'_>) -> Result<ConfigResource, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let mut answers = runtime.block_on(admin.describe_configs(&[of], &options)).map_err(|e| e.to_string())?;
+    answers.pop().ok_or("no answer")?.map_err(|code| code.to_string())
 }
 
 fn options_of(topic: &Topic) -> Vec<(&'static str, String)> {
