@@ -8,7 +8,6 @@ use super::{
 use crate::log::LogError;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, ConfigResource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
-    error::KafkaError,
     producer::{BaseProducer, Producer},
 };
 use serde::Serialize;
